@@ -1,0 +1,150 @@
+"""Admission: whether a caller may, as whom, under which preset. Every refusal is a `raise`; what is learned on the way
+goes into the event, so that a denial's record says as much as could be known.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from switchboard.audit import Caller, Event
+from switchboard.errors import InvalidRequest, InvalidToken, MissingToken, TenantSuspended, UnknownTenant
+from switchboard.grants import PREFIX, Grant, Grants
+from switchboard.identity import Principal, UserKeys
+from switchboard.identity.verifier import Verifier
+from switchboard.presets import Preset, Session, Tailored
+from switchboard.providers import Provider
+from switchboard.tenants import Origins, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything that a configuration decides, as one value: a request sees one of them from its begin to its end."""
+
+    verifier: Verifier
+    tenants: Mapping[str, Tenant]
+    providers: Mapping[str, Provider]
+    origins: Origins
+    """Of all tenants together: who may read a refusal that comes before the tenant is known."""
+
+
+class Policies:
+    """Holds today's policy; a reload replaces it in one step."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.current = policy
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """Who the caller is, and the grant if that is how they came."""
+
+    principal: Principal
+    tenant: Tenant
+    user_key: str
+    grant: Grant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A caller who may, with the session made for them."""
+
+    caller: Identified
+    preset: Preset
+    tailored: Tailored
+    provider: Provider
+
+
+class Admission:
+    """Decides who may do what.
+
+    Args:
+        grants: opens grants.
+        user_keys: makes the key that stands for a user.
+    """
+
+    def __init__(self, *, grants: Grants, user_keys: UserKeys) -> None:
+        self._grants = grants
+        self._user_keys = user_keys
+
+    async def identify(
+        self, policy: Policy, caller: Caller, event: Event | None = None, *, may_be_expired: bool = False
+    ) -> Identified:
+        """Who the caller is, from a user's JWT or a grant, and whether their tenant takes requests from there.
+
+        Args:
+            policy: of this request.
+            caller: as the border saw them.
+            event: learns issuer, tenant and user key, also when the caller is refused.
+            may_be_expired: accept a grant past its time, for the call that it opened.
+
+        Raises:
+            Unauthorized, Forbidden: why not.
+        """
+        token = caller.unverified_token
+        if token is None:
+            raise MissingToken
+        if token.startswith(PREFIX):
+            grant = self._grants.open(token, even_expired=may_be_expired)
+            principal = grant.principal
+        else:
+            grant, principal = None, await policy.verifier.verify(token)
+        user_key = self._user_keys.of(principal)
+        if event is not None:
+            event.issuer = principal.issuer
+        tenant = policy.tenants.get(principal.tenant)
+        if tenant is None:
+            raise UnknownTenant
+        if event is not None:
+            event.tenant, event.user_key = tenant.name, user_key
+        tenant.check_origin(caller.origin)
+        return Identified(principal, tenant, user_key, grant)
+
+    async def admit(
+        self, policy: Policy, caller: Caller, event: Event, *, preset_name: str | None, wanted: Session
+    ) -> Admitted:
+        """Whether the caller may have a session, and which.
+
+        A grant is held against today's policy, not the one of its birth.
+
+        Raises:
+            Refusal: any of the reasons why not.
+        """
+        identified = await self.identify(policy, caller, event)
+        tenant, grant = identified.tenant, identified.grant
+        if tenant.suspended:
+            raise TenantSuspended
+        if grant is not None:
+            if preset_name not in (None, grant.preset) or wanted:
+                raise InvalidRequest("A grant has its preset and session already; send the offer alone.")
+            preset_name, wanted = grant.preset, grant.wanted
+        preset = _preset(tenant, preset_name, wanted)
+        event.preset = preset.name
+        preset.check_claims(identified.principal.claims)
+        tailored = preset.session_for(identified.principal.claims, _without_preset_name(tenant, wanted))
+        event.overrides, event.dropped = tailored.overrides, tailored.dropped
+        event.provider = tenant.provider
+        return Admitted(identified, preset, tailored, policy.providers[tenant.provider])
+
+    def refuse_grant(self, identified: Identified) -> None:
+        """A grant opens a call; it never begets another credential.
+
+        Raises:
+            InvalidToken: the caller came with a grant.
+        """
+        if identified.grant is not None:
+            raise InvalidToken("A grant opens one call at /sdp; /token takes the user's own token.")
+
+
+def _preset(tenant: Tenant, name: str | None, wanted: Session) -> Preset:
+    """By name; else by `session.model`, which SDKs can set and which may name a preset; else the default."""
+    model = wanted.get("model")
+    if name is None and isinstance(model, str) and model in tenant.presets:
+        return tenant.presets[model]
+    return tenant.preset(name)
+
+
+def _without_preset_name(tenant: Tenant, wanted: Session) -> Mapping[str, Any]:
+    model = wanted.get("model")
+    if isinstance(model, str) and model in tenant.presets:
+        return {name: value for name, value in wanted.items() if name != "model"}
+    return wanted

@@ -1,0 +1,229 @@
+"""Composition root: settings and a configuration in, ASGI apps out. The only module that builds things."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import structlog
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from switchboard.admission import Admission, Policies, Policy
+from switchboard.audit import Audit, Sink
+from switchboard.broker import Broker
+from switchboard.config import schema
+from switchboard.config.compile import all_origins, tenants_of
+from switchboard.config.secrets import Secrets
+from switchboard.endpoints import docs, sdp, token
+from switchboard.endpoints.answering import answer_http_exception, answer_refusal
+from switchboard.endpoints.ops import Readiness, health_routes, metrics_routes
+from switchboard.errors import Refusal
+from switchboard.grants import Grants
+from switchboard.identity import UserKeys
+from switchboard.identity.jwks import FETCH_SECONDS, JwksEndpoint
+from switchboard.identity.keys import KeySet, KeySource, KeysUnavailable, RemoteKeys, StaticKey
+from switchboard.identity.verifier import Issuer, TenantRule, Verifier
+from switchboard.ledger.memory import MemoryLedger
+from switchboard.metrics import Metrics
+from switchboard.middleware import Cors, RequestContext
+from switchboard.providers.openai import OpenAI, ProviderKey
+from switchboard.providers.transport import ObservedTransport, PyreqwestTransport, Transport
+from switchboard.settings import Settings
+
+Run = Callable[[], Coroutine[Any, Any, None]]
+
+_log = structlog.get_logger("switchboard")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a process serves: the app of each port, and the switch that says whether it takes work."""
+
+    public: ASGIApp
+    ops: ASGIApp
+    readiness: Readiness
+
+
+class CannotServe(Exception):
+    """The settings lack what this configuration needs; the message says what."""
+
+
+@asynccontextmanager
+async def build(
+    settings: Settings,
+    config: schema.Config,
+    *,
+    sink: Sink,
+    environ: Mapping[str, str] = os.environ,
+    extra_routes: Sequence[BaseRoute] = (),
+) -> AsyncIterator[Service]:
+    """The whole service, its background work running until the block ends.
+
+    Raises:
+        CannotServe: a setting is missing.
+        SecretMissing: a secret reference leads to nothing.
+    """
+    needed = _needed(settings)
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        transport = await stack.enter_async_context(PyreqwestTransport())
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, limits=httpx.Limits(max_connections=16))
+        )
+        secrets = Secrets(environ)
+        issuers, background = _issuers(config, secrets, client, metrics)
+        policies = Policies(
+            _policy(config, secrets=secrets, issuers=issuers, transport=transport, metrics=metrics, settings=settings)
+        )
+        for run in background:
+            task = asyncio.create_task(run())
+            stack.push_async_callback(_stop, task)
+        grants = Grants(needed.signing_keys)
+        broker = Broker(
+            policies=policies,
+            admission=Admission(grants=grants, user_keys=UserKeys(needed.user_key_secret)),
+            grants=grants,
+            ledger=MemoryLedger(),
+            audit=Audit(sink, observers=[metrics.observe_decision]),
+            public_url=needed.public_url,
+        )
+        readiness = Readiness()
+        public = _starlette(
+            [
+                *token.routes(broker),
+                *sdp.routes(broker),
+                *docs.routes(),
+                *health_routes(readiness, details=False),
+                *extra_routes,
+            ]
+        )
+        yield Service(
+            public=RequestContext(Cors(public, origins=lambda: policies.current.origins), observe=metrics.observe_http),
+            ops=RequestContext(
+                _starlette([*health_routes(readiness, details=True), *metrics_routes(metrics.render)]),
+                observe=lambda *_: None,
+            ),
+            readiness=readiness,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    public_url: str
+    signing_keys: Sequence[bytes]
+    user_key_secret: bytes
+
+
+def _needed(settings: Settings) -> _Needed:
+    missing = []
+    if settings.public_url is None:
+        missing.append("SWITCHBOARD_PUBLIC_URL: where frontends reach this service, like https://voice.example.com")
+    if not settings.signing_keys:
+        missing.append("SWITCHBOARD_SIGNING_KEYS (or …_FILE): secrets for grants, 32 characters or more each")
+    if settings.user_key_secret is None:
+        missing.append("SWITCHBOARD_USER_KEY_SECRET (or …_FILE): a secret of 32 characters or more, never changed")
+    if settings.public_url is None or settings.user_key_secret is None or missing:
+        raise CannotServe("\n".join(missing))
+    return _Needed(
+        settings.public_url,
+        [key.get_secret_value().encode() for key in settings.signing_keys],
+        settings.user_key_secret.get_secret_value().encode(),
+    )
+
+
+def _starlette(routes: list[BaseRoute]) -> Starlette:
+    app = Starlette(routes=routes, exception_handlers={Refusal: answer_refusal, HTTPException: answer_http_exception})
+    # A redirect would lose the body of an offer, and names the Host header.
+    app.router.redirect_slashes = False
+    return app
+
+
+def _policy(
+    config: schema.Config,
+    *,
+    secrets: Secrets,
+    issuers: Mapping[str, Issuer],
+    transport: Transport,
+    metrics: Metrics,
+    settings: Settings,
+) -> Policy:
+    tenants = tenants_of(config, secrets)
+    return Policy(
+        verifier=Verifier(issuers),
+        tenants=tenants,
+        providers={
+            name: OpenAI(
+                base_url=provider.base_url,
+                keys=[ProviderKey(reference, secrets.resolve(reference)) for reference in provider.keys],
+                transport=ObservedTransport(transport, _observing_provider(metrics, name)),
+                timeout=settings.provider_timeout,
+            )
+            for name, provider in config.providers.items()
+        },
+        origins=all_origins(tenants.values()),
+    )
+
+
+def _observing_provider(metrics: Metrics, name: str) -> Callable[[str, str, float], None]:
+    return lambda operation, status, seconds: metrics.observe_provider(name, operation, status, seconds)
+
+
+def _issuers(
+    config: schema.Config, secrets: Secrets, client: httpx.AsyncClient, metrics: Metrics
+) -> tuple[dict[str, Issuer], list[Run]]:
+    """The issuers by name, and what has to run to keep their keys fresh."""
+    issuers: dict[str, Issuer] = {}
+    background: list[Run] = []
+    for written in config.issuers:
+        keys: KeySource
+        if written.secret is not None:
+            keys = StaticKey(secrets.resolve(written.secret).encode())
+        elif written.public_key is not None:
+            keys = StaticKey(load_pem_public_key(secrets.resolve(written.public_key).encode()))
+        else:
+            endpoint = JwksEndpoint(
+                issuer=written.issuer, jwks_url=written.jwks_url, algorithms=written.algorithms, client=client
+            )
+            keys = RemoteKeys(_observed_load(endpoint, written.issuer, metrics))
+            background.append(keys.run)
+        issuers[written.issuer] = Issuer(
+            name=written.issuer,
+            audience=written.audience,
+            algorithms=tuple(written.algorithms),
+            keys=keys,
+            tenant=_tenant_rule(written),
+            leeway=written.leeway_seconds,
+            max_lifetime=written.max_token_seconds,
+        )
+    return issuers, background
+
+
+def _tenant_rule(written: schema.Issuer) -> TenantRule:
+    allowed = None if written.tenants == "any" else frozenset(written.tenants or ())
+    return TenantRule(fixed=written.tenant, claim=written.tenant_claim, allowed=allowed)
+
+
+def _observed_load(endpoint: JwksEndpoint, issuer: str, metrics: Metrics) -> Callable[[], Awaitable[KeySet]]:
+    async def load() -> KeySet:
+        try:
+            keys = await endpoint.load()
+        except KeysUnavailable as error:
+            metrics.observe_jwks(issuer, "failed")
+            _log.warning("the keys of an issuer could not be fetched", issuer=issuer, reason=str(error))
+            raise
+        metrics.observe_jwks(issuer, "ok")
+        return keys
+
+    return load
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,229 @@
+"""Mint · relay · hang up: the product on one screen. Data goes one way: admit → provider → evidence → answer."""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from switchboard.admission import Admission, Admitted, Policies, Policy
+from switchboard.audit import Audit, Caller, Event
+from switchboard.calls import MAX_SECONDS, Call, Reservation, is_call_id
+from switchboard.errors import CallNotFound, ProviderError, ProviderUnavailable, Refusal
+from switchboard.grants import Grants
+from switchboard.ledger import Ledger
+from switchboard.presets import Session, excerpt
+from switchboard.providers import Opened
+from switchboard.sdp import check_offer
+
+MIN_TTL = 10  # seconds; the provider mints nothing shorter
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller asks of /token: a preset, overrides, a lifetime in seconds; each may be left out."""
+
+    preset: str | None = None
+    session: Session = field(default_factory=dict)
+    seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a caller posts to /sdp: the browser's SDP, and which session it is for."""
+
+    sdp: bytes
+    preset: str | None = None
+    session: Session = field(default_factory=dict)
+    dcid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What /token hands out: the provider's client secret or a grant, until when (unix seconds), where to use it."""
+
+    value: str
+    expires_at: int
+    session: Mapping[str, Any]
+    calls_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What /sdp hands out: the provider's SDP answer and the call's id."""
+
+    call_id: str
+    sdp: bytes
+
+
+class Broker:
+    """The service's use cases. Collaborators are injected; `clock` gives unix seconds."""
+
+    def __init__(
+        self,
+        *,
+        policies: Policies,
+        admission: Admission,
+        grants: Grants,
+        ledger: Ledger,
+        audit: Audit,
+        public_url: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._policies = policies
+        self._admission = admission
+        self._grants = grants
+        self._ledger = ledger
+        self._audit = audit
+        self._public_url = public_url.rstrip("/")
+        self._clock = clock
+
+    async def mint(self, caller: Caller, wish: Wish) -> Credential:
+        """A credential for one call: the provider's own (`direct`) or a grant of ours (`relay`).
+
+        Raises:
+            Refusal: why not; it is on record.
+        """
+        policy = self._policies.current
+        async with self._audit.record("token.mint", caller) as event:
+            admitted = await self._admission.admit(policy, caller, event, preset_name=wish.preset, wanted=wish.session)
+            self._admission.refuse_grant(admitted.caller)
+            seconds = max(MIN_TTL, min(admitted.preset.token_ttl, wish.seconds or admitted.preset.token_ttl))
+            if admitted.preset.delivery == "relay":
+                event.action = "grant.issue"
+                credential = self._grant(admitted, wish.session, seconds)
+            else:
+                credential = await self._client_secret(admitted, event, caller, seconds)
+            event.credential_sha256 = hashlib.sha256(credential.value.encode()).hexdigest()
+            event.expires_at = credential.expires_at
+        return credential
+
+    async def relay(self, caller: Caller, offer: Offer) -> Answer:
+        """Open a call with the caller's offer.
+
+        Raises:
+            Refusal: why not; it is on record, and no call stays open behind it.
+        """
+        policy = self._policies.current
+        async with self._audit.record("call.open", caller) as event:
+            admitted = await self._admission.admit(
+                policy, caller, event, preset_name=offer.preset, wanted=offer.session
+            )
+            check_offer(offer.sdp)
+            reservation = self._reservation(admitted)
+            await self._ledger.reserve(reservation)
+            try:
+                opened = await admitted.provider.open_call(
+                    offer.sdp,
+                    admitted.tailored.session,
+                    safety_identifier=admitted.caller.user_key,
+                    dcid=offer.dcid,
+                    request_id=caller.request_id,
+                )
+            except Refusal as refusal:
+                if not refusal.uncertain:
+                    await self._ledger.release(reservation)
+                raise
+            call = self._call(admitted, opened)
+            event.call_id, event.provider_request_id = call.id, opened.provider_request_id
+            event.undo = lambda: self._abandon(policy, call, caller.request_id)
+            await self._ledger.bind(reservation, call)
+        return Answer(call.id, opened.answer)
+
+    async def look_up(self, caller: Caller, call_id: str) -> Call:
+        """The caller's own call.
+
+        Raises:
+            CallNotFound: there is none of theirs with this id.
+            Unauthorized, Forbidden: why they may not ask.
+        """
+        return await self._own_call(self._policies.current, caller, call_id, None)
+
+    async def hang_up(self, caller: Caller, call_id: str) -> Call:
+        """End the caller's own call; a call that is over stays as it ended.
+
+        Raises:
+            CallNotFound: there is none of theirs with this id.
+            Refusal: any other reason why not.
+        """
+        policy = self._policies.current
+        async with self._audit.record("call.end", caller) as event:
+            event.call_id = call_id if is_call_id(call_id) else None
+            call = await self._own_call(policy, caller, call_id, event)
+            event.preset, event.provider = call.preset, call.provider
+            if call.ended_at is None:
+                await self._hang_up(policy, call, caller.request_id)
+                call = await self._ledger.end(call.id, by="owner") or call
+            event.seconds = round((call.ended_at or self._clock()) - call.started_at, 3)
+        return call
+
+    def _grant(self, admitted: Admitted, wanted: Session, seconds: int) -> Credential:
+        caller = admitted.caller
+        carried = {
+            name: caller.principal.claims[name] for name in caller.tenant.claims_in_use & caller.principal.claims.keys()
+        }
+        value, grant = self._grants.issue(
+            replace(caller.principal, claims=carried),
+            preset=admitted.preset.name,
+            wanted=wanted,
+            seconds=seconds,
+        )
+        return Credential(value, grant.expires_at, excerpt(admitted.tailored.session), f"{self._public_url}/sdp")
+
+    async def _client_secret(self, admitted: Admitted, event: Event, caller: Caller, seconds: int) -> Credential:
+        minted = await admitted.provider.mint(
+            admitted.tailored.session,
+            seconds=seconds,
+            safety_identifier=admitted.caller.user_key,
+            request_id=caller.request_id,
+        )
+        event.provider_request_id = minted.provider_request_id
+        return Credential(minted.value, minted.expires_at, excerpt(minted.session), admitted.provider.calls_url)
+
+    def _reservation(self, admitted: Admitted) -> Reservation:
+        caller = admitted.caller
+        return Reservation(
+            id=os.urandom(12).hex(),
+            tenant=caller.tenant.name,
+            user_key=caller.user_key,
+            grant_id=caller.grant.id if caller.grant else None,
+            grant_expires_at=caller.grant.expires_at if caller.grant else 0,
+        )
+
+    def _call(self, admitted: Admitted, opened: Opened) -> Call:
+        caller, now = admitted.caller, self._clock()
+        return Call(
+            id=opened.call_id,
+            tenant=caller.tenant.name,
+            user_key=caller.user_key,
+            preset=admitted.preset.name,
+            provider=caller.tenant.provider,
+            key_name=opened.key_name,
+            started_at=now,
+            deadline=now + MAX_SECONDS,
+            grant_id=caller.grant.id if caller.grant else None,
+        )
+
+    async def _own_call(self, policy: Policy, caller: Caller, call_id: str, event: Event | None) -> Call:
+        identified = await self._admission.identify(policy, caller, event, may_be_expired=True)
+        call = await self._ledger.find(call_id) if is_call_id(call_id) else None
+        grant = identified.grant
+        if call is None or (call.tenant, call.user_key) != (identified.tenant.name, identified.user_key):
+            raise CallNotFound
+        if grant is not None and grant.id != call.grant_id:
+            raise CallNotFound
+        return call
+
+    async def _hang_up(self, policy: Policy, call: Call, request_id: str) -> None:
+        provider = policy.providers.get(call.provider)
+        if provider is None:
+            raise ProviderUnavailable
+        await provider.hang_up(call.id, key_name=call.key_name, request_id=request_id)
+
+    async def _abandon(self, policy: Policy, call: Call, request_id: str) -> None:
+        """Nobody will hear of this call; if the provider cannot be told now, the answer is lost all the same."""
+        with contextlib.suppress(ProviderError):
+            await self._hang_up(policy, call, request_id)
+            await self._ledger.end(call.id, by="admin")

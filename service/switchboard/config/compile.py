@@ -1,0 +1,69 @@
+"""From a checked configuration to the frozen values that requests are held against."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from switchboard.config import schema
+from switchboard.config.secrets import Secrets
+from switchboard.presets import Between, OneOf, Preset, Rule, TextUpTo, slot_names
+from switchboard.tenants import Origins, Tenant
+
+
+def tenants_of(config: schema.Config, secrets: Secrets) -> dict[str, Tenant]:
+    """The tenants by name.
+
+    Raises:
+        SecretMissing: an MCP tool refers to a secret that is not there.
+    """
+    return {name: _tenant(name, tenant, secrets) for name, tenant in config.tenants.items()}
+
+
+def all_origins(tenants: Iterable[Tenant]) -> Origins:
+    """The origins of all tenants together."""
+    union = Origins()
+    for tenant in tenants:
+        union = union.union(tenant.origins)
+    return union
+
+
+def _tenant(name: str, tenant: schema.Tenant, secrets: Secrets) -> Tenant:
+    origins = Origins(everyone=True) if tenant.origins == "any" else Origins(frozenset(tenant.origins))
+    return Tenant(
+        name=name,
+        provider=tenant.provider,
+        origins=origins,
+        presets={preset_name: _preset(preset_name, preset, secrets) for preset_name, preset in tenant.presets.items()},
+        default_preset=tenant.default_preset,
+        suspended=tenant.suspended,
+        claims_in_use=_claims_in_use(tenant.presets.values()),
+    )
+
+
+def _preset(name: str, preset: schema.Preset, secrets: Secrets) -> Preset:
+    return Preset(
+        name=name,
+        delivery=preset.delivery,
+        session=secrets.fill(preset.session),
+        token_ttl=preset.token_ttl,
+        requires={path: tuple(values) for path, values in preset.requires.items()},
+        overrides={path: _rule(rule) for path, rule in preset.overrides.items()},
+        extra=preset.extra,
+    )
+
+
+def _rule(rule: list[Any] | schema.Range | schema.Length) -> Rule:
+    match rule:
+        case schema.Range():
+            return Between(rule.min, rule.max)
+        case schema.Length():
+            return TextUpTo(rule.max_length)
+        case _:
+            return OneOf(tuple(rule))
+
+
+def _claims_in_use(presets: Iterable[schema.Preset]) -> frozenset[str]:
+    paths: set[str] = set()
+    for preset in presets:
+        paths |= preset.requires.keys() | slot_names(str(preset.session.get("instructions", "")))
+    # A dotted path may be a claim's own name, or begin with one.
+    return frozenset(paths | {path.partition(".")[0] for path in paths})

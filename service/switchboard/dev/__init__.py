@@ -1,0 +1,1 @@
+"""`switchboard dev`: the whole service on this machine, needing no key, no Redis and no network."""

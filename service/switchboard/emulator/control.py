@@ -1,0 +1,53 @@
+"""The emulator's own routes, for tests and for people: which calls there are, which faults it shows."""
+
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from switchboard.emulator.options import Faults
+from switchboard.emulator.state import Emulator
+
+_FAULTS: Final[TypeAdapter[Faults]] = TypeAdapter(Faults)
+
+
+class Control:
+    """The routes under `/_emulator`."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/_emulator/calls", self.calls, methods=["GET"]),
+            Route("/_emulator/faults", self.faults, methods=["GET"]),
+            Route("/_emulator/faults", self.set_faults, methods=["PUT"]),
+        ]
+
+    async def calls(self, request: Request) -> Response:  # noqa: ARG002
+        rows: list[dict[str, Any]] = [
+            {
+                "id": call.id,
+                "state": "ended" if self._emulator.is_over(call) else call.state,
+                "session": call.session,
+                "safety_identifier": call.safety_identifier,
+                "connected": call.connected,
+            }
+            for call in self._emulator.calls
+        ]
+        return JSONResponse({"calls": rows})
+
+    async def faults(self, request: Request) -> Response:  # noqa: ARG002
+        return Response(_FAULTS.dump_json(self._emulator.faults), media_type="application/json")
+
+    async def set_faults(self, request: Request) -> Response:
+        """Replaces all faults; an empty object ends them."""
+        try:
+            faults = _FAULTS.validate_json(await request.body())
+        except ValidationError as error:
+            mistakes = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+            return JSONResponse({"error": {"message": "; ".join(mistakes)}}, 422)
+        self._emulator.set_faults(faults)
+        return await self.faults(request)

@@ -1,0 +1,180 @@
+"""The far end of calls: one aiortc peer connection each, with a voice, ears and the data channel."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, Final
+
+import orjson
+from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from switchboard.emulator.chime import Chime
+from switchboard.emulator.conversation import Conversation
+from switchboard.emulator.echo import LIFETIME_SECONDS
+from switchboard.emulator.offers import has_data_channel
+from switchboard.emulator.speech import Event, Speech
+from switchboard.emulator.state import Call, Emulator
+
+CHANNEL: Final = "oai-events"
+WORD_SECONDS: Final = 0.03  # between two pieces of a transcript: quick, yet visibly a stream
+# What aiortc raises for an offer it cannot answer; its SDP parser lets index and key errors through.
+_BAD_OFFER: Final = (
+    ValueError, IndexError, KeyError, AttributeError, AssertionError,
+    InvalidAccessError, InvalidStateError, OperationError,
+)  # fmt: skip
+
+
+class Peers:
+    """All peers of one emulator; each ends by hang-up, by going away, or by never having come."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._peers: dict[str, Peer] = {}
+
+    async def answer(self, offer: str, call: Call, channel_id: int | None) -> str:
+        """Opens a peer for the call.
+
+        Raises:
+            ValueError: the offer cannot be answered.
+        """
+
+        def ended() -> None:
+            self._peers.pop(call.id, None)
+            self._emulator.end(call.id)
+
+        peer = Peer(call, on_connected=lambda: self._emulator.set_connected(call.id), on_ended=ended)
+        self._peers[call.id] = peer
+        try:
+            return await peer.answer(offer, channel_id, self._emulator.options.connect_seconds)
+        except _BAD_OFFER as error:
+            await peer.close()
+            raise ValueError("an offer that cannot be answered") from error
+
+    async def close(self, call_id: str) -> None:
+        if call_id in self._peers:
+            await self._peers[call_id].close()
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*(peer.close() for peer in list(self._peers.values())))
+
+
+class Peer:
+    """One peer connection, from its offer to its end."""
+
+    def __init__(self, call: Call, *, on_connected: Callable[[], None], on_ended: Callable[[], None]) -> None:
+        self._on_connected = on_connected
+        self._on_ended = on_ended
+        self._conversation = Conversation(call.session)
+        # No STUN: candidates of the host will do, and offline the default server costs 5 s per answer.
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._voice = Chime()
+        self._channel: RTCDataChannel | None = None
+        self._speech: Speech | None = None
+        self._speaking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def answer(self, offer: str, channel_id: int | None, connect_seconds: float) -> str:
+        connection = self._connection
+        connection.on("connectionstatechange", self._changed)
+        connection.on("track", self._hear)
+        connection.on("datachannel", self._attach)
+        await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        connection.addTrack(self._voice)
+        if channel_id is not None and has_data_channel(offer):
+            self._attach(connection.createDataChannel(CHANNEL, negotiated=True, id=channel_id))
+        await connection.setLocalDescription(await connection.createAnswer())
+        self._start(self._watch(connect_seconds))
+        return connection.localDescription.sdp
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._on_ended()
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+        self._voice.stop()
+        await self._connection.close()
+
+    async def _watch(self, connect_seconds: float) -> None:
+        """Ends the call if nobody comes, and when its time is over."""
+        await asyncio.sleep(connect_seconds)
+        if self._connection.connectionState == "connected":
+            await asyncio.sleep(LIFETIME_SECONDS - connect_seconds)
+        await self.close()
+
+    async def _changed(self) -> None:
+        state = self._connection.connectionState
+        if state == "connected":
+            self._on_connected()
+        elif state in ("failed", "closed"):
+            await self.close()
+
+    def _hear(self, track: MediaStreamTrack) -> None:
+        self._start(_drain(track))
+
+    def _attach(self, channel: RTCDataChannel) -> None:
+        """The first channel is the one for events, whatever its label; later ones are left alone."""
+        if self._channel is not None:
+            return
+        self._channel = channel
+        channel.on("message", self._receive)
+        if channel.readyState == "open":
+            self._open()
+        else:
+            channel.on("open", self._open)
+
+    def _open(self) -> None:
+        self._send([self._conversation.opening()])
+
+    def _receive(self, message: str | bytes) -> None:
+        reply = self._conversation.receive(message)
+        self._send(reply.events)
+        if reply.silences:
+            self._silence()
+        if reply.speech is not None:
+            self._speech = reply.speech
+            self._speaking = self._start(self._speak(reply.speech))
+
+    async def _speak(self, speech: Speech) -> None:
+        if speech.spoken:
+            self._voice.ring()
+        for event in speech.events():
+            self._send([event])
+            if event["type"].endswith(".delta"):
+                await asyncio.sleep(WORD_SECONDS)
+        self._finish(speech)
+
+    def _silence(self) -> None:
+        self._voice.hush()
+        if self._speech is not None and self._speaking is not None:
+            self._speaking.cancel()
+            self._send(self._speech.cut())
+            self._finish(self._speech)
+
+    def _finish(self, speech: Speech) -> None:
+        self._conversation.said(speech)
+        self._speech = None
+
+    def _send(self, events: Iterable[Event] | Iterator[Event]) -> None:
+        for event in events:
+            if self._channel is not None and self._channel.readyState == "open":
+                self._channel.send(orjson.dumps(event).decode())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _drain(track: MediaStreamTrack) -> None:
+    """Listens, so that what the caller says does not pile up."""
+    with contextlib.suppress(MediaStreamError):
+        while True:
+            await track.recv()

@@ -1,0 +1,18 @@
+"""HTTP in, HTTP out: an endpoint reads a request, calls the broker once, and writes the answer."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def resource(path: str, **handlers: Endpoint) -> Route:
+    """One route for all methods of a path, so that a 405 names every method in `Allow` (RFC 9110, section 15.5.6)."""
+
+    async def dispatch(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, dispatch, methods=list(handlers))

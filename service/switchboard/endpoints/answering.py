@@ -1,0 +1,47 @@
+"""Answers: JSON, and refusals as problems."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from switchboard.errors import (
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    OriginNotAllowed,
+    Refusal,
+    encode_problem,
+    problem_headers,
+)
+
+NO_STORE = {"cache-control": "no-store"}
+
+
+def json_answer(content: Mapping[str, Any], *, status: int = 200) -> Response:
+    """An answer that no cache may keep: it is about one caller, and may hold a credential."""
+    return Response(orjson.dumps(content), status, NO_STORE, "application/json")
+
+
+async def answer_refusal(request: Request, exception: Exception) -> Response:
+    """The one answer for every refusal (RFC 9457)."""
+    assert isinstance(exception, Refusal)  # noqa: S101 - registered for nothing else
+    if isinstance(exception, OriginNotAllowed):
+        request.scope["origin_refused"] = True
+    headers = problem_headers(exception)
+    if request.scope.get("offers_a_call"):
+        # OpenAI SDKs retry by themselves, and each success would be a billed call.
+        headers["x-should-retry"] = "false"
+    return Response(encode_problem(exception, request.scope["request_id"]), exception.status, headers)
+
+
+async def answer_http_exception(request: Request, exception: Exception) -> Response:
+    """What Starlette's router refuses, in our form."""
+    assert isinstance(exception, HTTPException)  # noqa: S101 - registered for nothing else
+    known: Mapping[int, type[Refusal]] = {404: NotFound, 405: MethodNotAllowed}
+    answer = await answer_refusal(request, known.get(exception.status_code, InternalError)())
+    answer.headers.update(exception.headers or {})
+    return answer

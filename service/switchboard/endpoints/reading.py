@@ -1,0 +1,94 @@
+"""Reading requests within bounds: who sent it, its body, its JSON."""
+
+import asyncio
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from switchboard.audit import Caller
+from switchboard.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+
+MAX_JSON_BYTES = 64 * 1024
+BODY_SECONDS = 10.0  # an offer is a few kilobytes; a body that needs longer is an attack or a dead line
+
+
+def caller_of(request: Request) -> Caller:
+    """Who sent the request, as far as its headers say."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return Caller(
+        request_id=request.scope["request_id"],
+        unverified_token=token.strip() if scheme.lower() == "bearer" and token.strip() else None,
+        origin=request.headers.get("origin"),
+        client_ip=request.client.host if request.client else None,
+        user_agent=request.headers.get("user-agent"),
+    )
+
+
+def media_type(request: Request) -> str:
+    """The media type without its parameters, in lower case; empty if none was sent."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The body, bounded in size and time.
+
+    Raises:
+        PayloadTooLarge: it holds more than `max_bytes`; the rest is not read.
+        RequestTimeout: it did not arrive within ten seconds.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared[:20]) > max_bytes:
+        raise PayloadTooLarge(f"This route takes at most {max_bytes} bytes.")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise PayloadTooLarge(f"This route takes at most {max_bytes} bytes.")
+    except TimeoutError:
+        raise RequestTimeout from None
+    return bytes(body)
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The JSON object in the body; an absent body is an empty object.
+
+    Raises:
+        UnsupportedMediaType: there is a body, and it is not declared as JSON.
+        InvalidRequest: it is not a JSON object.
+    """
+    body = await read_body(request, MAX_JSON_BYTES)
+    if not body:
+        return {}
+    if media_type(request) != "application/json":
+        raise UnsupportedMediaType("Send the body as `application/json`.")
+    return parse_object(body)
+
+
+def parse_object(text: bytes, *, param: str | None = None) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InvalidRequest: the text is not one.
+    """
+    try:
+        parsed = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise InvalidRequest("This is not valid JSON.", param=param) from None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("A JSON object is needed here.", param=param)
+    return parsed
+
+
+def single_query(request: Request, name: str) -> str | None:
+    """A query parameter that may stand once.
+
+    Raises:
+        InvalidRequest: it stands twice.
+    """
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise InvalidRequest(f"`{name}` may stand once in the query.", param=name)
+    return values[0] if values else None

@@ -1,0 +1,116 @@
+"""POST /sdp, and the call that comes of it as a resource: GET and DELETE /sdp/{call_id} (in the manner of RFC 9725)."""
+
+import io
+from dataclasses import asdict
+from typing import Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, parse_form
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from switchboard.broker import Broker, Offer
+from switchboard.calls import Call
+from switchboard.endpoints import resource
+from switchboard.endpoints.answering import NO_STORE, json_answer
+from switchboard.endpoints.reading import (
+    MAX_JSON_BYTES,
+    caller_of,
+    media_type,
+    parse_object,
+    read_body,
+    single_query,
+)
+from switchboard.errors import InvalidRequest, UnsupportedMediaType
+from switchboard.sdp import MAX_BYTES, MEDIA_TYPE
+
+MULTIPART = "multipart/form-data"
+MULTIPART_OVERHEAD = 4 * 1024  # boundaries and part headers
+MAX_DCID = 65534  # RFC 8832: 65535 is not a stream
+
+
+def routes(broker: Broker) -> list[Route]:
+    """The routes of this module."""
+
+    async def post_offer(request: Request) -> Response:
+        request.scope["offers_a_call"] = True
+        answer = await broker.relay(caller_of(request), await read_offer(request))
+        return Response(answer.sdp, 201, {**NO_STORE, "location": f"/sdp/{answer.call_id}"}, MEDIA_TYPE)
+
+    async def get_call(request: Request) -> Response:
+        return json_answer(_as_json(await broker.look_up(caller_of(request), request.path_params["call_id"])))
+
+    async def delete_call(request: Request) -> Response:
+        return json_answer(_as_json(await broker.hang_up(caller_of(request), request.path_params["call_id"])))
+
+    async def options(_: Request) -> Response:
+        return Response(b"", 200, {"accept-post": f"{MEDIA_TYPE}, {MULTIPART}", "allow": "OPTIONS, POST"})
+
+    return [
+        resource("/sdp", POST=post_offer, OPTIONS=options),
+        # The provider's sample frontends post their offer here.
+        resource("/session", POST=post_offer, OPTIONS=options),
+        resource("/sdp/{call_id}", GET=get_call, DELETE=delete_call),
+    ]
+
+
+async def read_offer(request: Request) -> Offer:
+    """The offer in a request: the body itself, or the part `sdp` beside an optional part `session`.
+
+    Raises:
+        InvalidRequest, PayloadTooLarge, UnsupportedMediaType, RequestTimeout: what is wrong with it.
+    """
+    preset, dcid = single_query(request, "preset"), _dcid(single_query(request, "dcid"))
+    match media_type(request):
+        # The provider's samples send `text/plain` at times.
+        case "application/sdp" | "text/plain":
+            return Offer(await read_body(request, MAX_BYTES), preset=preset, dcid=dcid)
+        case "multipart/form-data":
+            body = await read_body(request, MAX_BYTES + MAX_JSON_BYTES + MULTIPART_OVERHEAD)
+            parts = _parts(request, body)
+            session = parse_object(parts["session"], param="session") if "session" in parts else {}
+            return Offer(parts["sdp"], preset=preset, session=session, dcid=dcid)
+        case _:
+            raise UnsupportedMediaType(f"Send the offer as `{MEDIA_TYPE}`, or as `{MULTIPART}` with the part `sdp`.")
+
+
+def _dcid(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MAX_DCID):
+        raise InvalidRequest(f"`dcid` is a data channel's id: a whole number from 0 to {MAX_DCID}.", param="dcid")
+    return int(text)
+
+
+def _parts(request: Request, body: bytes) -> dict[str, bytes]:
+    parts: dict[str, bytes] = {}
+
+    def on_field(field: Field) -> None:
+        _keep(parts, field.field_name, field.value)
+
+    def on_file(file: File) -> None:
+        file.file_object.seek(0)
+        _keep(parts, file.field_name, file.file_object.read())
+        file.close()
+
+    headers = {"Content-Type": request.headers["content-type"].encode("latin-1")}
+    try:
+        parse_form(headers, io.BytesIO(body), on_field, on_file)
+    except (FormParserError, ValueError):
+        raise InvalidRequest("The multipart body is not well formed (RFC 7578).") from None
+    if "sdp" not in parts:
+        raise InvalidRequest("The multipart body needs a part named `sdp`.", param="sdp")
+    return parts
+
+
+def _keep(parts: dict[str, bytes], name: bytes | None, content: bytes | None) -> None:
+    if name not in (b"sdp", b"session") or name.decode() in parts:
+        raise InvalidRequest("The multipart body may hold one part `sdp` and one part `session`, and no other.")
+    parts[name.decode()] = content or b""
+
+
+def _as_json(call: Call) -> dict[str, Any]:
+    shown = asdict(call)
+    names = ("id", "preset", "started_at", "deadline", "ended_at", "ended_by")
+    return {"id": call.id, "state": call.state} | {name: shown[name] for name in names}

@@ -1,0 +1,84 @@
+"""GET and POST /token: a credential for one call."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from switchboard.broker import Broker, Wish
+from switchboard.endpoints import resource
+from switchboard.endpoints.answering import json_answer
+from switchboard.endpoints.reading import caller_of, read_json, single_query
+from switchboard.errors import InvalidRequest
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ExpiresAfter(_Strict):
+    """As OpenAI's `expires_after`: seconds from now."""
+
+    anchor: Literal["created_at"] = "created_at"
+    seconds: Annotated[int, Field(ge=10, le=7200)]
+
+
+class TokenRequest(_Strict):
+    """The optional body of POST /token."""
+
+    preset: Annotated[str, Field(max_length=128)] | None = None
+    session: dict[str, Any] = {}
+    expires_after: ExpiresAfter | None = None
+
+
+def routes(broker: Broker) -> list[Route]:
+    """The route of this module."""
+
+    async def token(request: Request) -> Response:
+        body = _parsed(await read_json(request) if request.method == "POST" else {})
+        credential = await broker.mint(
+            caller_of(request),
+            Wish(
+                preset=one_preset(single_query(request, "preset"), body.preset),
+                session=body.session,
+                seconds=body.expires_after.seconds if body.expires_after else None,
+            ),
+        )
+        return json_answer(
+            {
+                "value": credential.value,
+                "expires_at": credential.expires_at,
+                "session": credential.session,
+                "calls_url": credential.calls_url,
+                # Where the retired beta had it, and many frontends still look.
+                "client_secret": {"value": credential.value, "expires_at": credential.expires_at},
+            }
+        )
+
+    return [resource("/token", GET=token, POST=token)]
+
+
+def one_preset(in_query: str | None, in_body: str | None) -> str | None:
+    """The preset that is asked for, wherever it stands.
+
+    Raises:
+        InvalidRequest: query and body name different ones.
+    """
+    if in_query is not None and in_body is not None and in_query != in_body:
+        raise InvalidRequest("`preset` in the query and in the body differ; send one.", param="preset")
+    return in_query if in_query is not None else in_body
+
+
+def _parsed(body: dict[str, Any]) -> TokenRequest:
+    try:
+        return TokenRequest.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        param = ".".join(str(part) for part in first["loc"])[:200]
+        known = first["type"] != "extra_forbidden"
+        raise InvalidRequest(
+            f"`{param}`: {first['msg']}." if known else "The body may hold `preset`, `session` and `expires_after`.",
+            param=param if param.isprintable() else None,
+        ) from None

@@ -1,0 +1,85 @@
+"""Collectors, and the observers that feed them. Observers are handed to what they watch; nothing here is called by
+business code. Labels are bounded: route templates, never raw paths; the first tenants, then `other`; never a user.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics
+from prometheus_client.exposition import generate_latest
+
+from switchboard import __version__
+from switchboard.audit import Event
+
+# A `_created` series beside each counter would double what a scraper stores.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
+
+# A mint waits for the provider: tens of milliseconds when all is well, seconds when it is not.
+PROVIDER_BUCKETS = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0)
+HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, *PROVIDER_BUCKETS)
+MAX_TENANTS = 100
+
+
+class Metrics:
+    """The service's metrics in a registry of their own."""
+
+    def __init__(self, *, max_tenants: int = MAX_TENANTS) -> None:
+        self.registry = CollectorRegistry()
+        self._tenants: set[str] = set()
+        self._max_tenants = max_tenants
+        self._decisions = Counter(
+            "switchboard_decisions",
+            "Decisions by action, tenant, outcome and reason; each is one audit record.",
+            ("action", "tenant", "outcome", "reason"),
+            registry=self.registry,
+        )
+        self._http = Histogram(
+            "switchboard_http_request_duration_seconds",
+            "Time from a request's arrival to its answer's last byte.",
+            ("route", "method", "status"),
+            buckets=HTTP_BUCKETS,
+            registry=self.registry,
+        )
+        self._provider = Histogram(
+            "switchboard_provider_request_duration_seconds",
+            "Time of one request to a provider; status is the HTTP status, or timeout, unreachable, broken.",
+            ("provider", "operation", "status"),
+            buckets=PROVIDER_BUCKETS,
+            registry=self.registry,
+        )
+        self._jwks = Counter(
+            "switchboard_jwks_refresh",
+            "Fetches of an issuer's key set.",
+            ("issuer", "outcome"),
+            registry=self.registry,
+        )
+        self._audit = Counter("switchboard_audit_records", "Audit records written.", registry=self.registry)
+        Info("switchboard_build", "The running version.", registry=self.registry).info({"version": __version__})
+
+    def observe_decision(self, event: Event) -> None:
+        """Count a decision that the audit has seen."""
+        self._decisions.labels(event.action, self._tenant(event.tenant), event.outcome, event.reason).inc()
+        if event.reason != "audit_unavailable":
+            self._audit.inc()
+
+    def observe_http(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Time an answered request."""
+        self._http.labels(route, method, str(status)).observe(seconds)
+
+    def observe_provider(self, provider: str, operation: str, status: str, seconds: float) -> None:
+        """Time a provider's answer."""
+        self._provider.labels(provider, operation, status).observe(seconds)
+
+    def observe_jwks(self, issuer: str, outcome: str) -> None:
+        """Count a fetch of an issuer's keys."""
+        self._jwks.labels(issuer, outcome).inc()
+
+    def render(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)
+
+    def _tenant(self, name: str | None) -> str:
+        if name is None:
+            return ""
+        if name not in self._tenants:
+            if len(self._tenants) >= self._max_tenants:
+                return "other"
+            self._tenants.add(name)
+        return name

@@ -1,0 +1,126 @@
+"""What wraps the app from outside, so that every answer has it, 500s included: request id, timing, CORS."""
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from switchboard.errors import InternalError, OriginNotAllowed, Refusal, encode_problem, problem_headers
+from switchboard.tenants import Origins
+
+ALLOWED_METHODS = "GET, POST, DELETE"
+ALLOWED_HEADERS = "authorization, content-type, x-request-id, x-openai-agents-sdk, traceparent"
+EXPOSED_HEADERS = "Location, X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, x-should-retry"
+PREFLIGHT_SECONDS = "7200"  # the longest that Chromium keeps
+
+ObserveHttp = Callable[[str, str, int, float], None]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_log = structlog.get_logger("switchboard.http")
+
+
+class RequestContext:
+    """Gives each request its id, times it, and answers 500 for what nobody caught.
+
+    The id is the caller's `X-Request-Id` if that is well formed, else a new one; it is in `scope["request_id"]`.
+    """
+
+    def __init__(self, app: ASGIApp, *, observe: ObserveHttp) -> None:
+        self._app = app
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        scope["request_id"] = request_id
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the operator a log line
+            _log.exception("unhandled error", request_id=request_id, route=route_of(scope))
+            if status == 0:
+                await send_refusal(InternalError(), request_id, send_with_id)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._observe(route_of(scope), method, status, time.perf_counter() - started)
+
+
+class Cors:
+    """Answers preflights for the union of all tenants' origins, and lets allowed pages read answers.
+
+    A request is checked against its own tenant's list in admission; who is refused there may not read that answer.
+    """
+
+    def __init__(self, app: ASGIApp, *, origins: Callable[[], Origins]) -> None:
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        allowed = origin is not None and self._origins().allow(origin)
+
+        async def send_with_cors(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer = MutableHeaders(scope=message)
+                answer.add_vary_header("Origin")
+                if allowed and not scope.get("origin_refused"):
+                    answer["access-control-allow-origin"] = origin or ""
+                    answer["access-control-expose-headers"] = EXPOSED_HEADERS
+            await send(message)
+
+        if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
+            await _preflight(scope, send_with_cors, allowed=allowed)
+            return
+        await self._app(scope, receive, send_with_cors)
+
+
+async def _preflight(scope: Scope, send: Send, *, allowed: bool) -> None:
+    if not allowed:
+        detail = "No tenant lists this page's origin in its `origins`."
+        await send_refusal(OriginNotAllowed(detail), scope["request_id"], send)
+        return
+    headers = {
+        "access-control-allow-methods": ALLOWED_METHODS,
+        "access-control-allow-headers": ALLOWED_HEADERS,
+        "access-control-max-age": PREFLIGHT_SECONDS,
+        "content-length": "0",
+    }
+    await _send(200, headers, b"", send)
+
+
+async def send_refusal(refusal: Refusal, request_id: str, send: Send) -> None:
+    """A refusal as an ASGI answer, for where no endpoint is involved."""
+    body = encode_problem(refusal, request_id)
+    await _send(refusal.status, {**problem_headers(refusal), "content-length": str(len(body))}, body, send)
+
+
+async def _send(status: int, headers: dict[str, str], body: bytes, send: Send) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that took the request (`/sdp/{call_id}`), never its raw path."""
+    return getattr(scope.get("route"), "path", "none")

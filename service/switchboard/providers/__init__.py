@@ -1,0 +1,62 @@
+"""Providers: upstreams with three operations: mint a client secret, open a call, hang up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["Minted", "Opened", "Provider"]
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A client secret (`ek_…`) and what the provider said about it. `expires_at` is in unix seconds."""
+
+    value: str
+    expires_at: int
+    session: Mapping[str, Any]
+    provider_request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A call that the provider has opened: its id, its SDP answer, and the name of the key it belongs to."""
+
+    call_id: str
+    answer: bytes
+    key_name: str
+    provider_request_id: str | None
+
+
+class Provider(Protocol):
+    """One upstream account.
+
+    Failure policy: each method raises `ProviderRefused`, `ProviderUnavailable`, `ProviderTimeout` or `ProviderBusy`;
+    none of them carries a text, key or id of the provider's towards the caller.
+    """
+
+    @property
+    def calls_url(self) -> str:
+        """Where a browser posts its offer with a client secret of this provider."""
+
+    async def mint(
+        self, session: Mapping[str, Any], *, seconds: int, safety_identifier: str, request_id: str
+    ) -> Minted:
+        """A client secret for a session, valid for so many seconds."""
+
+    async def open_call(
+        self,
+        offer: bytes,
+        session: Mapping[str, Any],
+        *,
+        safety_identifier: str,
+        dcid: int | None,
+        request_id: str,
+    ) -> Opened:
+        """Start a call with a browser's SDP offer, which travels byte for byte.
+
+        Raises:
+            InvalidOffer: the provider could not use the offer.
+        """
+
+    async def hang_up(self, call_id: str, *, key_name: str, request_id: str) -> bool:
+        """End a call with the key that opened it. False if the provider says that it was over already."""

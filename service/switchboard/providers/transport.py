@@ -1,0 +1,198 @@
+"""The one seam to the network towards a provider: bounded in time and size, no redirects, no cookies, no retries.
+
+pyreqwest, because the pool of httpx collapses with many requests in flight; docs/decisions/0003-provider-client.md.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, Self
+
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import (
+    BuilderError,
+    ConnectError,
+    ConnectTimeoutError,
+    PoolTimeoutError,
+    PyreqwestError,
+    RequestTimeoutError,
+)
+from pyreqwest.multipart import FormBuilder, PartBuilder
+
+CONNECT_SECONDS = 5.0
+IDLE_SECONDS = 60.0  # shorter than what load balancers grant, so that they never close under a request
+MAX_IDLE = 512  # kept connections: a thousand calls a second at 250 ms use half of them
+
+
+class TransportError(Exception):
+    """No whole answer came. `label` is for metrics."""
+
+    label = "broken"
+
+
+class Unreachable(TransportError):
+    """Nothing was sent: the connection could not be made."""
+
+    label = "unreachable"
+
+
+class TimedOut(TransportError):
+    """Sent, and not answered in time."""
+
+    label = "timeout"
+
+
+class BrokenReply(TransportError):
+    """Sent, and the answer was cut off, not HTTP, or larger than allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a multipart/form-data body (RFC 7578): typed, and without a file name."""
+
+    name: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A provider's whole answer. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Transport(Protocol):
+    """Posts to a provider."""
+
+    async def post(
+        self,
+        url: str,
+        *,
+        operation: str,
+        headers: Mapping[str, str],
+        body: bytes | Sequence[Part],
+        timeout: float,
+        max_bytes: int,
+    ) -> Reply:
+        """One POST, sent at most once.
+
+        Args:
+            url: complete, with its query.
+            operation: what it is for (`mint`, `call`, `hangup`), for those who watch.
+            headers: as they are to be sent.
+            body: the content, or the parts of a form.
+            timeout: seconds until the last byte of the answer.
+            max_bytes: of the answer's body.
+
+        Raises:
+            Unreachable, TimedOut, BrokenReply: no whole answer came.
+        """
+
+
+class PyreqwestTransport:
+    """Keeps connections to providers open. Use as an async context manager, inside a running event loop."""
+
+    def __init__(self) -> None:
+        self._client: Client = (
+            ClientBuilder()
+            .follow_redirects(enable=False)
+            .referer(enable=False)
+            # Answers are small and bounded; without decompression no small answer can grow large.
+            .gzip(enable=False)
+            .brotli(enable=False)
+            .zstd(enable=False)
+            .deflate(enable=False)
+            .connect_timeout(timedelta(seconds=CONNECT_SECONDS))
+            .pool_idle_timeout(timedelta(seconds=IDLE_SECONDS))
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build()
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def post(
+        self,
+        url: str,
+        *,
+        operation: str,  # noqa: ARG002 - for those who wrap this
+        headers: Mapping[str, str],
+        body: bytes | Sequence[Part],
+        timeout: float,
+        max_bytes: int,
+    ) -> Reply:
+        """See `Transport.post`."""
+        request = self._client.post(url).headers(headers).timeout(timedelta(seconds=timeout))
+        request = request.body_bytes(body) if isinstance(body, bytes) else request.multipart(_form(body))
+        try:
+            async with request.build_streamed() as response:
+                content = await _read(response.body_reader.read, max_bytes)
+                return Reply(
+                    response.status,
+                    {name.lower(): value for name, value in response.headers.items()},
+                    content,
+                )
+        except (ConnectError, ConnectTimeoutError, PoolTimeoutError, BuilderError) as error:
+            raise Unreachable(type(error).__name__) from error
+        except RequestTimeoutError as error:
+            raise TimedOut(type(error).__name__) from error
+        except PyreqwestError as error:
+            raise BrokenReply(type(error).__name__) from error
+
+
+class ObservedTransport:
+    """Shows each request's operation, status and seconds to an observer; changes nothing else."""
+
+    def __init__(self, transport: Transport, observe: Callable[[str, str, float], None]) -> None:
+        self._transport = transport
+        self._observe = observe
+
+    async def post(
+        self,
+        url: str,
+        *,
+        operation: str,
+        headers: Mapping[str, str],
+        body: bytes | Sequence[Part],
+        timeout: float,
+        max_bytes: int,
+    ) -> Reply:
+        """See `Transport.post`."""
+        started = time.perf_counter()
+        status = "cancelled"
+        try:
+            reply = await self._transport.post(
+                url, operation=operation, headers=headers, body=body, timeout=timeout, max_bytes=max_bytes
+            )
+            status = str(reply.status)
+            return reply
+        except TransportError as error:
+            status = error.label
+            raise
+        finally:
+            self._observe(operation, status, time.perf_counter() - started)
+
+
+def _form(parts: Sequence[Part]) -> FormBuilder:
+    form = FormBuilder()
+    for part in parts:
+        form = form.part(part.name, PartBuilder.from_bytes(part.content).mime(part.media_type))
+    return form
+
+
+async def _read(read: Callable[[int], object], max_bytes: int) -> bytes:
+    content = bytearray()
+    while True:
+        chunk = await read(64 * 1024)  # type: ignore[misc]
+        if chunk is None:
+            return bytes(content)
+        content += chunk
+        if len(content) > max_bytes:
+            raise BrokenReply(f"more than {max_bytes} bytes")

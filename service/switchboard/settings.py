@@ -1,0 +1,74 @@
+"""What a process needs from its environment: addresses, bounds and secrets. Policy is not here but in the YAML."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, StringConstraints, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "SWITCHBOARD_"
+
+# Shorter secrets can be guessed offline from one grant or one audit record.
+Secret = Annotated[SecretStr, Field(min_length=32)]
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """`SWITCHBOARD_X_FILE=/path` sets the secret X from a file, as Kubernetes and Docker mount them."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
+        if path is None or "SecretStr" not in str(field.annotation):
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{PREFIX}{field_name.upper()}_FILE: {path} cannot be read: {error}") from None
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """The environment variables `SWITCHBOARD_*`; each secret may come as `…_FILE` as well."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    config: Path = Field(default=Path("switchboard.yaml"), description="the policy: a YAML file, or a folder of them")
+    public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s?#]+(/[^\s?#]*)?$")] | None = Field(
+        default=None,
+        description="where frontends reach this service; `calls_url` is built from it, never from a Host header",
+    )
+    host: str = Field(default="0.0.0.0", description="address of the public port")  # noqa: S104 - the front door
+    port: int = Field(default=8080, ge=0, le=65535, description="the public port")
+    ops_host: str = Field(default="127.0.0.1", description="address of the ops port: loopback unless configured")
+    ops_port: int = Field(default=9090, ge=0, le=65535, description="metrics, health and details")
+    signing_keys: Annotated[tuple[Secret, ...], NoDecode] = Field(
+        default=(), description="secrets of the grants, comma-separated: the first seals, all open"
+    )
+    user_key_secret: Secret | None = Field(default=None, description="keys the user hash; never rotated")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the log on stderr")
+    provider_timeout: float = Field(
+        default=15.0, gt=0, le=120, description="seconds for one whole answer of a provider"
+    )
+    drain_seconds: float = Field(default=20.0, ge=0, le=600, description="seconds that work in flight has on SIGTERM")
+
+    @field_validator("signing_keys", mode="before")
+    @classmethod
+    def _comma_separated(cls, given: object) -> object:
+        return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a .env file is never read
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - `…_FILE` is how secrets come as files
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls)
