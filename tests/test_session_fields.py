@@ -216,10 +216,7 @@ def test_known_models_and_dates_are_the_published_ones():
     assert set(model["open_enum"]) == vocabulary.REALTIME_MODELS
     assert set(transcription["open_enum"]) == vocabulary.TRANSCRIPTION_MODELS
     published = {
-        name: day
-        for field in (model, transcription)
-        for day, names in field["deprecated"].items()
-        for name in names
+        name: day for field in (model, transcription) for day, names in field["deprecated"].items() for name in names
     }
     assert {name: day.isoformat() for name, day in vocabulary.MODEL_STOPS.items()} == published
 

@@ -133,9 +133,7 @@ CHOICE = "one of none, auto, required, or an object of type function, or an obje
         ),
         (
             realtime(truncation={"type": "retention_ratio"}),
-            Problem(
-                ("truncation", "retention_ratio"), "missing_required_parameter", None, "a number from 0 to 1"
-            ),
+            Problem(("truncation", "retention_ratio"), "missing_required_parameter", None, "a number from 0 to 1"),
         ),
         (realtime(tool_choice="any"), Problem(("tool_choice",), "invalid_value", "any", CHOICE)),
         (realtime(tool_choice=5), Problem(("tool_choice",), "invalid_type", 5, CHOICE)),
@@ -270,9 +268,7 @@ TARGETS = "server_url, connector_id, tunnel_id"
         ),
         (
             {"type": "mcp", "server_label": "shop"},
-            Problem(
-                ("tools", 0, "server_url"), "missing_required_parameter", None, f"exactly one of {TARGETS}"
-            ),
+            Problem(("tools", 0, "server_url"), "missing_required_parameter", None, f"exactly one of {TARGETS}"),
         ),
         (
             {**MCP, "tunnel_id": "tunnel_" + "a" * 32},
@@ -435,9 +431,7 @@ def test_whisper_in_realtime_takes_no_prompt():
 )
 def test_models_that_find_the_turns_themselves(kind, model, detection, fine):
     path = ("audio", "input", "turn_detection")
-    problem = Problem(
-        path, "invalid_value", detection.get("turn_detection"), f"null; {model} finds the turns itself"
-    )
+    problem = Problem(path, "invalid_value", detection.get("turn_detection"), f"null; {model} finds the turns itself")
     assert problems(heard(kind, transcription={"model": model}, **detection)) == ([] if fine else [problem])
 
 

@@ -1,1 +1,1 @@
-"""The policy file: what may stand in it (`schema`), what is wrong with it (`reading`, `rules`), its meaning (`compile`)."""
+"""The policy file: what may stand in it (`schema`), what is wrong (`reading`, `rules`), what it means (`compile`)."""

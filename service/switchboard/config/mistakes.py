@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
 from pydantic_core import ErrorDetails
 
 from switchboard.sessions import SECRET_FIELDS, path_text

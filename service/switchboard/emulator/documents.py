@@ -68,9 +68,13 @@ async def multipart_fields(headers: Headers, body: bytes) -> dict[str, bytes]:
         form = await MultiPartParser(headers, stream(), max_fields=10, max_files=10).parse()
     except (MultiPartException, KeyError, UnicodeError):
         raise Refusal(400, "We could not parse the multipart body of your request.") from None
-    return {
-        name: await part.read() if isinstance(part, UploadFile) else part.encode() for name, part in form.multi_items()
-    }
+    try:
+        return {
+            name: await part.read() if isinstance(part, UploadFile) else part.encode()
+            for name, part in form.multi_items()
+        }
+    finally:
+        await form.close()
 
 
 def only_fields(fields: Mapping[str, bytes], known: set[str]) -> None:

@@ -10,7 +10,7 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessi
 from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from switchboard.emulator.chime import Chime
+from switchboard.emulator.chime import Chime, chime_frames
 from switchboard.emulator.conversation import Conversation
 from switchboard.emulator.echo import LIFETIME_SECONDS
 from switchboard.emulator.offers import has_data_channel
@@ -30,6 +30,7 @@ class Peers:
     """All peers of one emulator; each ends by hang-up, by going away, or by never having come."""
 
     def __init__(self, emulator: Emulator) -> None:
+        chime_frames()  # made now, so that the first caller does not wait for it
         self._emulator = emulator
         self._peers: dict[str, Peer] = {}
 
@@ -39,12 +40,12 @@ class Peers:
         Raises:
             ValueError: the offer cannot be answered.
         """
-
-        def ended() -> None:
-            self._peers.pop(call.id, None)
-            self._emulator.end(call.id)
-
-        peer = Peer(call, on_connected=lambda: self._emulator.set_connected(call.id), on_ended=ended)
+        peer = Peer(
+            call,
+            on_connected=lambda: self._emulator.set_connected(call.id),
+            on_ended=lambda: self._emulator.end(call.id),
+            on_closed=lambda: self._peers.pop(call.id, None),
+        )
         self._peers[call.id] = peer
         try:
             return await peer.answer(offer, channel_id, self._emulator.options.connect_seconds)
@@ -63,9 +64,17 @@ class Peers:
 class Peer:
     """One peer connection, from its offer to its end."""
 
-    def __init__(self, call: Call, *, on_connected: Callable[[], None], on_ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        *,
+        on_connected: Callable[[], None],
+        on_ended: Callable[[], None],
+        on_closed: Callable[[], object],
+    ) -> None:
         self._on_connected = on_connected
         self._on_ended = on_ended
+        self._on_closed = on_closed
         self._conversation = Conversation(call.session)
         # No STUN: candidates of the host will do, and offline the default server costs 5 s per answer.
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -74,7 +83,7 @@ class Peer:
         self._speech: Speech | None = None
         self._speaking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def answer(self, offer: str, channel_id: int | None, connect_seconds: float) -> str:
         connection = self._connection
@@ -90,16 +99,18 @@ class Peer:
         return connection.localDescription.sdp
 
     async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._on_ended()
-        current = asyncio.current_task()
+        """Ends the call; whoever asks waits for the one closing, so that no socket outlives it."""
+        if self._closing is None:
+            self._on_ended()
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         for task in self._tasks:
-            if task is not current:
-                task.cancel()
+            task.cancel()
         self._voice.stop()
         await self._connection.close()
+        self._on_closed()
 
     async def _watch(self, connect_seconds: float) -> None:
         """Ends the call if nobody comes, and when its time is over."""

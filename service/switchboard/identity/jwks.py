@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from jwt import PyJWK, PyJWKError
+from jwt import PyJWK, PyJWTError
 
 from switchboard.identity.keys import KeySet, KeysUnavailable
 
@@ -94,7 +94,7 @@ def _usable_keys(document: Mapping[str, Any], algorithms: Sequence[str]) -> KeyS
                 continue
             try:
                 key = PyJWK(jwk, algorithm=algorithm)
-            except (PyJWKError, ValueError, TypeError):
+            except (PyJWTError, ValueError, TypeError):
                 continue
             if isinstance(key.key, RSAPublicKey) and key.key.key_size < MIN_RSA_BITS:
                 continue

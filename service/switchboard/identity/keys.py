@@ -54,8 +54,15 @@ class RemoteKeys:
     `run` keeps it fresh in the background. While the issuer is away the last good set serves, for 24 hours.
     """
 
-    def __init__(self, load: Callable[[], Awaitable[KeySet]], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Awaitable[KeySet]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._load = load
+        self._sleep = sleep
         self._clock = clock
         self._keys: KeySet = {}
         self._loaded_at = float("-inf")
@@ -80,7 +87,7 @@ class RemoteKeys:
             await self._refresh_within_cool_down()
             fresh_for = self._loaded_at + FRESH_SECONDS - self._clock()
             # Jitter keeps many replicas from asking the issuer in step.
-            await asyncio.sleep(max(fresh_for, COOL_DOWN_SECONDS) * random.uniform(1.0, 1.1))  # noqa: S311
+            await self._sleep(max(fresh_for, COOL_DOWN_SECONDS) * random.uniform(1.0, 1.1))  # noqa: S311
 
     def _find(self, kid: str | None, algorithm: str) -> PyJWK | None:
         if kid is not None:

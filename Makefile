@@ -1,0 +1,29 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fix lock clean
+PYTHON := .venv/bin/python
+
+help: ## List the targets.
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Run everything on this machine and open http://127.0.0.1:8080/demo (no key needed).
+	@scripts/setup demo
+	@exec .venv/bin/switchboard dev $(ARGS)
+
+test: ## Run every check and test; under five minutes.
+	@scripts/setup test
+	@scripts/test
+
+lint: ## Format, style and types only.
+	@scripts/setup test
+	@scripts/test lint
+
+fix: ## Let ruff repair what it can.
+	@scripts/setup test
+	@$(PYTHON) -m ruff check --fix --quiet . ; $(PYTHON) -m ruff format --quiet .
+
+lock: ## Write locks/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions).
+	@scripts/setup test
+	@scripts/lock
+
+clean: ## Remove everything that was made here.
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* build dist

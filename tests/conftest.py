@@ -1,0 +1,57 @@
+"""What every test has: one event loop library, quiet surroundings, and the scan for leaks at the end of the run."""
+
+import logging
+import os
+
+import pytest
+
+from switchboard import logs
+from tests.support import world as worlds
+from tests.support.leaks import LEAKS
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+async def world():
+    """The example policy's world; see tests/support/world.py."""
+    async with worlds.world() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _clean_environment():
+    """No variable of the machine decides a test."""
+    for name in [name for name in os.environ if name.startswith("SWITCHBOARD_")]:
+        del os.environ[name]
+
+
+class _Overheard(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        LEAKS.saw(f"log of {record.name}", self.format(record))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _overhear_logs():
+    """The log as operators get it, formatted by our own configuration."""
+    logs.configure("debug")
+    ours = logging.getLogger().handlers[0]
+    overheard = _Overheard()
+    overheard.setFormatter(ours.formatter)
+    logging.getLogger().handlers = [overheard]
+    yield
+    logging.getLogger().handlers = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No answer, log line, record or metric of the whole run holds what must never be said."""
+    found = LEAKS.found()
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        reporter.write_sep("=", "LEAKS", red=True)
+        for line in found[:20]:
+            reporter.write_line(line)

@@ -1,0 +1,182 @@
+"""The service as it is built, the emulator behind it over real HTTP, a real key server: what most tests talk to."""
+
+import copy
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ryaml
+
+from switchboard import app, emulator
+from switchboard.config.reading import check
+from switchboard.settings import Settings
+from tests.support import keys
+from tests.support.leaks import LEAKS
+from tests.support.servers import KeyServer, serving
+
+EXAMPLE = Path(__file__).parents[2] / "deploy" / "switchboard.example.yaml"
+OFFER = (Path(__file__).parents[2] / "service/switchboard/data/sample-offer.sdp").read_bytes()
+ORIGIN = "https://app.acme.example"
+PUBLIC_URL = "https://voice.example.com"
+API_KEY = LEAKS.plant("API key", "sk-test-0123456789abcdefghijklmnop")
+LEGACY_SECRET = LEAKS.plant("shared secret", "a-shared-secret-of-the-legacy-backend-42")
+SIGNING_KEY = LEAKS.plant("signing key", "signing-key-of-the-tests-0123456789")
+USER_KEY_SECRET = LEAKS.plant("user key secret", "user-key-secret-of-the-tests-0123456")
+TODAY = date(2026, 11, 20)
+
+for text in ("of Acme with orders", "senior engineer on call", "the concierge of Widgets"):
+    LEAKS.plant("instructions", text)
+
+
+def example() -> dict[str, Any]:
+    """The example policy as a tree of one's own."""
+    return dict(ryaml.loads(EXAMPLE.read_text()))
+
+
+class ListSink:
+    """Keeps audit records; fails on demand, as a full disk does."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.failing = False
+
+    async def write(self, line: bytes) -> None:
+        if self.failing:
+            raise OSError(28, "No space left on device")
+        LEAKS.saw("audit", line.decode())
+        self.records.append(json.loads(line))
+
+
+class World:
+    """A running service and those around it."""
+
+    def __init__(self, *, client: httpx.AsyncClient, ops: httpx.AsyncClient, **around: Any) -> None:
+        self.client = client
+        self.ops = ops
+        self.sink: ListSink = around["sink"]
+        self.emulator: emulator.Emulator = around["emulated"]
+        self.key_server: KeyServer = around["key_server"]
+        self.emulator_url: str = around["emulator_url"]
+        self.public: Any = around["public"]
+
+    def token(self, **changes: Any) -> str:
+        """A good token of a user of acme; changes as in `keys.claims`."""
+        return keys.sign(keys.claims(**changes), keys.private_key("RSA"), kid="rsa-1")
+
+    def widgets_token(self, **changes: Any) -> str:
+        """A good token of a user of widgets, by the shared secret."""
+        content = {"iss": "https://legacy.widgets.example/", "org_id": None, "sub": "user-walter-77c0", **changes}
+        return keys.sign(keys.claims(**content), LEGACY_SECRET, "HS256")
+
+    def auth(self, token: str | None = None, **headers: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {token or self.token()}", **headers}
+
+    async def mint(self, token: str | None = None, path: str = "/token", **body: Any) -> httpx.Response:
+        return await self.client.post(path, headers=self.auth(token), json=body)
+
+    async def relay(
+        self, token: str | None = None, path: str = "/sdp", offer: bytes = OFFER, **headers: str
+    ) -> httpx.Response:
+        return await self.client.post(
+            path, headers={"content-type": "application/sdp", **self.auth(token, **headers)}, content=offer
+        )
+
+    async def faults(self, **faults: Any) -> None:
+        """Make the provider misbehave from now on."""
+        async with httpx.AsyncClient() as client:
+            answer = await client.put(f"{self.emulator_url}/_emulator/faults", json=faults)
+            assert answer.status_code == 200, answer.text
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return self.sink.records
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """A sample's value by its name and labels; 0 if there is none."""
+        text = (await self.ops.get("/metrics")).text
+        for line in text.splitlines():
+            if line.startswith(name) and all(f'{label}="{value}"' in line for label, value in labels.items()):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+
+def settings(**changes: Any) -> Settings:
+    given = {
+        "public_url": PUBLIC_URL,
+        "signing_keys": SIGNING_KEY,
+        "user_key_secret": USER_KEY_SECRET,
+        "provider_timeout": 2.0,
+        **changes,
+    }
+    return Settings(**given)
+
+
+@asynccontextmanager
+async def world(policy: Mapping[str, Any] | None = None, **changes: Any) -> AsyncIterator[World]:
+    """A world around the example policy, or another one.
+
+    Args:
+        policy: a tree; provider addresses and key set addresses are replaced by the emulator's and the key server's.
+        changes: to the settings.
+    """
+    async with AsyncExitStack() as stack:
+        key_server = KeyServer(keys.jwk(keys.private_key("RSA"), "rsa-1"), keys.jwk(keys.private_key("EC"), "ec-1"))
+        await stack.enter_async_context(key_server.running())
+        emulated = emulator.create_app(emulator.Options(keys=frozenset({API_KEY}), media=False))
+        await stack.enter_async_context(emulated.router.lifespan_context(emulated))
+        emulator_url = await stack.enter_async_context(serving(emulated))
+        sink = ListSink()
+        service = await stack.enter_async_context(
+            app.build(
+                settings(**changes),
+                _config(policy or example(), key_server, emulator_url),
+                sink=sink,
+                environ={"OPENAI_API_KEY": API_KEY, "LEGACY_JWT_SECRET": LEGACY_SECRET},
+            )
+        )
+        service.readiness.ready()
+        client = await stack.enter_async_context(_client(service.public, PUBLIC_URL))
+        ops = await stack.enter_async_context(_client(service.ops, "http://ops.local"))
+        yield World(
+            client=client,
+            ops=ops,
+            sink=sink,
+            emulated=emulated.state.emulator,
+            key_server=key_server,
+            emulator_url=emulator_url,
+            public=service.public,
+        )
+        await ops.get("/metrics")  # seen once more at the end, for the scan
+
+
+def _client(asgi: Any, base_url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(asgi, raise_app_exceptions=False),
+        base_url=base_url,
+        event_hooks={"response": [_overhear]},
+    )
+
+
+async def _overhear(response: httpx.Response) -> None:
+    """Every answer is evidence for the scan at the end of the run."""
+    await response.aread()
+    place = f"answer {response.request.method} {response.request.url.path} {response.headers.get('x-request-id')}"
+    LEAKS.saw(place, f"{response.status_code} {dict(response.headers)} {response.text}")
+    if response.request.url.path == "/token" and response.status_code == 200:
+        LEAKS.handed_out(place, response.json()["value"])
+
+
+def _config(policy: Mapping[str, Any], key_server: KeyServer, emulator_url: str) -> Any:
+    tree = copy.deepcopy(dict(policy))
+    for provider in tree["providers"].values():
+        provider["base_url"] = f"{emulator_url}/v1"
+    for issuer in tree["issuers"]:
+        if "jwks_url" in issuer:
+            issuer["jwks_url"] = f"{key_server.url}/jwks.json"
+    checked = check(tree, today=TODAY)
+    assert checked.config is not None, [str(mistake) for mistake in checked.mistakes]
+    return checked.config
