@@ -52,6 +52,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        assert reporter is not None
         reporter.write_sep("=", "LEAKS", red=True)
         for line in found[:20]:
             reporter.write_line(line)

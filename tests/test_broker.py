@@ -9,6 +9,8 @@ from email.policy import HTTP
 import orjson
 import pytest
 
+from switchboard.errors import GrantExpired
+from switchboard.grants import Grants
 from tests.support import world as worlds
 from tests.support.world import API_KEY, OFFER, ORIGIN, PUBLIC_URL, USER_KEY_SECRET
 
@@ -26,7 +28,7 @@ def user_key(issuer: str, tenant: str, subject: str) -> str:
 ALICE = user_key("https://login.acme.example/", "acme", "user-alice-1f8e")
 
 
-def parts_of(request) -> dict[str, tuple[str, bytes]]:
+def parts_of(request):
     """A multipart body by the standard library: name → (disposition and type, content)."""
     head = f"content-type: {request.headers['content-type']}\r\n\r\n".encode()
     message = BytesParser(policy=HTTP).parsebytes(head + request.body)
@@ -243,13 +245,9 @@ async def test_a_grant_stays_used_when_a_call_may_have_come_of_it(world):
 async def test_a_grant_expires():
     async with worlds.world() as world:
         grant = (await world.mint(expires_after={"anchor": "created_at", "seconds": 10})).json()["value"]
-        # The grants' clock is the machine's; the one of this test runs ahead.
-        import switchboard.grants as module
-
-        real = module.time.time
-        sealed = module.Grants([worlds.SIGNING_KEY.encode()], clock=lambda: real() + 11)
-        with pytest.raises(module.GrantExpired):
-            sealed.open(grant)
+        ahead = Grants([worlds.SIGNING_KEY.encode()], clock=lambda: time.time() + 11)
+        with pytest.raises(GrantExpired):
+            ahead.open(grant)
 
 
 async def test_a_grant_begets_no_other_credential(world):
@@ -441,13 +439,11 @@ async def test_metrics_agree_with_the_audit(world):
     await world.mint("nonsense")
     await world.relay()
     await world.relay(offer=b"v=0\r\n")
-    counted = {}
+    counted: dict[tuple[str, str, str], int] = {}
     for record in world.records:
         key = (record["action"], record["outcome"], record["reason"])
         counted[key] = counted.get(key, 0) + 1
     for (action, outcome, reason), number in counted.items():
-        value = await world.metric(
-            "switchboard_decisions_total", action=action, outcome=outcome, reason=reason
-        )
+        value = await world.metric("switchboard_decisions_total", action=action, outcome=outcome, reason=reason)
         assert value == number
     assert await world.metric("switchboard_audit_records_total") == len(world.records) == 4

@@ -22,7 +22,7 @@ from switchboard.config import schema
 from switchboard.config.compile import all_origins, tenants_of
 from switchboard.config.secrets import Secrets
 from switchboard.endpoints import docs, sdp, token
-from switchboard.endpoints.answering import answer_http_exception, answer_refusal
+from switchboard.endpoints.answering import answer_defect, answer_http_exception, answer_refusal
 from switchboard.endpoints.ops import Readiness, health_routes, metrics_routes
 from switchboard.errors import Refusal
 from switchboard.grants import Grants
@@ -139,7 +139,14 @@ def _needed(settings: Settings) -> _Needed:
 
 
 def _starlette(routes: list[BaseRoute]) -> Starlette:
-    app = Starlette(routes=routes, exception_handlers={Refusal: answer_refusal, HTTPException: answer_http_exception})
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            Refusal: answer_refusal,
+            HTTPException: answer_http_exception,
+            Exception: answer_defect,
+        },
+    )
     # A redirect would lose the body of an offer, and names the Host header.
     app.router.redirect_slashes = False
     return app

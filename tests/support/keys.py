@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -26,13 +25,14 @@ def private_key(kind: str, name: str = "main") -> Any:
 
 
 def public_pem(key: Any) -> bytes:
-    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    public: bytes = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return public
 
 
 def jwk(key: Any, kid: str | None, **members: Any) -> dict[str, Any]:
-    algorithm = {"RSAPrivateKey": RSAAlgorithm, "EllipticCurvePrivateKey": ECAlgorithm}.get(
-        type(key).__name__.removeprefix("_"), OKPAlgorithm
-    )
+    algorithm: Any = OKPAlgorithm
     if isinstance(key, rsa.RSAPrivateKey):
         algorithm = RSAAlgorithm
     elif isinstance(key, ec.EllipticCurvePrivateKey):

@@ -10,6 +10,8 @@ from switchboard.sessions import SECRET_FIELDS, path_text
 
 Path = tuple[str | int, ...]
 MAX_SHOWN = 80
+SECRET_PLACES = (*SECRET_FIELDS, "keys", "secret", "public_key")
+"""Where a secret may have been pasted instead of its reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Mistake:
 
 def shown(path: Sequence[str | int], value: object) -> str:
     """A value as an operator wrote it, shortened; never a secret's."""
-    if any(part in (*SECRET_FIELDS, "secret") for part in path):
+    if any(part in SECRET_PLACES for part in path):
         return "a secret"
     if value is None:
         return "nothing"
@@ -83,4 +85,8 @@ _RIGHT = {
 def right_for(error: ErrorDetails) -> str:
     """What would be right, from a pydantic error."""
     template = _RIGHT.get(error["type"])
-    return error["msg"] if template is None else template.format(**error.get("ctx", {}))
+    if template is None:
+        return error["msg"]
+    text = template.format(**error.get("ctx", {}))
+    # pydantic quotes the values of a list of choices; ours are marked as code.
+    return text.replace("'", "`") if error["type"] == "literal_error" else text

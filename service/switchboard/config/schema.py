@@ -4,17 +4,19 @@
 """
 
 import re
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     StringConstraints,
+    Tag,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -57,7 +59,9 @@ class Strict(BaseModel):
             right = right_for(error)
         missing = error["type"] == "missing" or error.get("ctx", {}).get("missing", False)
         kind = PydanticCustomError("mistake", "right would be {right}", {"right": right, "missing": missing})
-        return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"])
+        # Which branch of a union was tried is of no interest to who wrote the file.
+        place = tuple(part for part in error["loc"] if not str(part).startswith("<"))
+        return InitErrorDetails(type=kind, loc=place, input=error["input"])
 
 
 def _secret_reference(text: str) -> str:
@@ -105,6 +109,11 @@ SecretReference: TypeAlias = Annotated[
 ]
 Url: TypeAlias = Annotated[str, AfterValidator(_url)]
 Origin: TypeAlias = Annotated[str, AfterValidator(_origin)]
+Listed = TypeVar("Listed")
+ListOrAny: TypeAlias = Annotated[
+    Annotated[list[Listed], Tag("<list>")] | Annotated[Literal["any"], Tag("<any>")],
+    Discriminator(lambda given: "<any>" if isinstance(given, str) else "<list>"),
+]
 Scalar: TypeAlias = str | int | float | bool
 Rate: TypeAlias = Annotated[
     str,
@@ -131,7 +140,7 @@ class Issuer(Strict):
     public_key: SecretReference | None = None
     tenant: Name | None = None
     tenant_claim: Annotated[str, Field(min_length=1)] | None = None
-    tenants: list[Name] | Literal["any"] | None = None
+    tenants: ListOrAny[Name] | None = None
     leeway_seconds: Annotated[int, Field(ge=0, le=120)] = 30
     max_token_seconds: Annotated[int, Field(ge=60, le=31 * 86400)] = 86400
 
@@ -245,7 +254,7 @@ class Tenant(Strict):
     """A customer or product."""
 
     provider: Name
-    origins: list[Origin] | Literal["any"]
+    origins: ListOrAny[Origin]
     suspended: bool = False
     limits: Limits = Limits()
     limits_by: LimitsBy | None = None

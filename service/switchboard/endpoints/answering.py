@@ -38,6 +38,11 @@ async def answer_refusal(request: Request, exception: Exception) -> Response:
     return Response(encode_problem(exception, request.scope["request_id"]), exception.status, headers)
 
 
+async def answer_defect(request: Request, _: Exception) -> Response:
+    """500 in our form; Starlette raises the exception again afterwards, so that it is logged outside."""
+    return await answer_refusal(request, InternalError())
+
+
 async def answer_http_exception(request: Request, exception: Exception) -> Response:
     """What Starlette's router refuses, in our form."""
     assert isinstance(exception, HTTPException)  # noqa: S101 - registered for nothing else

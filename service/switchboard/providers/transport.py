@@ -13,7 +13,6 @@ from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import (
     BuilderError,
     ConnectError,
-    ConnectTimeoutError,
     PoolTimeoutError,
     PyreqwestError,
     RequestTimeoutError,
@@ -139,7 +138,8 @@ class PyreqwestTransport:
                     {name.lower(): value for name, value in response.headers.items()},
                     content,
                 )
-        except (ConnectError, ConnectTimeoutError, PoolTimeoutError, BuilderError) as error:
+        # Not ConnectTimeoutError: a total timeout is reported as one even after the request was sent.
+        except (ConnectError, PoolTimeoutError, BuilderError) as error:
             raise Unreachable(type(error).__name__) from error
         except RequestTimeoutError as error:
             raise TimedOut(type(error).__name__) from error

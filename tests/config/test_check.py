@@ -1,0 +1,275 @@
+"""`switchboard check`: every mistake at once, each with its path, what was found and what would be right."""
+
+import json
+from datetime import date
+
+import pytest
+from click.testing import CliRunner
+
+from switchboard.cli import main
+from switchboard.config.mistakes import Mistake
+from switchboard.config.reading import check, read
+from tests.support.world import EXAMPLE, TODAY, example
+
+TEN = """
+providers:
+  openai: {kind: opnai, keys: ["sk-live-1234567890"]}
+issuers:
+  - issuer: https://login.acme.example/
+    audience: switchboard
+    jwks_url: http://login.acme.example/jwks.json
+    algorithms: [RS256, HS512]
+    tenant_claim: org_id
+    tenants: [acmee]
+tenants:
+  acme:
+    provider: openia
+    origin: ["https://app.acme.example"]
+    origins: ["https://app.acme.example/path"]
+    default_preset: suport
+    presets:
+      support:
+        delivery: relay
+        token_ttl: 5
+        session:
+          type: realtime
+          model: gpt-realtime-2.1
+          temperature: 0.8
+          instructions: "Hello ${claims.name"
+          audio:
+            output: {voice: marvin, speed: 3}
+            input: {turn_detection: {type: server_vad, treshold: 0.5}}
+        overrides:
+          audio.output.sped: {min: 0.8, max: 1.2}
+          audio.output.speed: {min: 0.1, max: 1.2}
+"""
+
+FOUND = {
+    "providers.openai.kind": ("'opnai'", "`openai`"),
+    "providers.openai.keys[0]": ("a secret", "`env:NAME` or `file:/path`"),
+    "issuers[0].jwks_url": ("'http://login.acme.example/jwks.json'", "an https URL"),
+    "issuers[0].algorithms[1]": ("'HS512'", "`HS256`"),
+    "issuers[0].tenants[0]": ("'acmee'", "`acme`"),
+    "tenants.acme.provider": ("'openia'", "`openai`"),
+    "tenants.acme.origin": ("a list", "`origins`"),
+    "tenants.acme.origins[0]": ("'https://app.acme.example/path'", "no path"),
+    "tenants.acme.default_preset": ("'suport'", "`support`"),
+    "tenants.acme.presets.support.token_ttl": ("5", "10 or more"),
+    "tenants.acme.presets.support.session.temperature": ("0.8", ""),
+    "tenants.acme.presets.support.session.instructions": ("'Hello ${claims.name'", "closed by `}`"),
+    "tenants.acme.presets.support.session.audio.output.voice": ("'marvin'", "marin"),
+    "tenants.acme.presets.support.session.audio.output.speed": ("3", "0.25"),
+    "tenants.acme.presets.support.session.audio.input.turn_detection.treshold": ("0.5", "threshold"),
+}
+
+
+def test_the_example_has_no_mistakes():
+    checked = read(EXAMPLE, today=TODAY)
+    assert checked.config is not None
+    assert checked.mistakes == ()
+    assert checked.advice == ()
+
+
+def test_every_mistake_of_a_file_is_named_at_once(tmp_path):
+    file = tmp_path / "switchboard.yaml"
+    file.write_text(TEN)
+    result = CliRunner().invoke(main, ["check", str(file), "--format", "json"])
+    assert result.exit_code == 1
+    mistakes = {one["path"]: one for one in json.loads(result.output)["mistakes"]}
+    for path, (found, right) in FOUND.items():
+        assert path in mistakes, path
+        assert found in (mistakes[path]["found"] or "") or path.endswith("origin"), mistakes[path]
+        assert right in mistakes[path]["right"], mistakes[path]
+    assert set(mistakes) == set(FOUND)
+    assert "sk-live" not in result.output
+
+
+def test_a_mistake_reads_well(tmp_path):
+    file = tmp_path / "switchboard.yaml"
+    file.write_text(TEN)
+    result = CliRunner().invoke(main, ["check", str(file)])
+    assert result.exit_code == 1
+    assert f"{file}: 15 mistakes" in result.output
+    assert "tenants.acme.provider\n  found:  'openia'\n  right:  `openai`\n" in result.output
+
+
+def test_overrides_are_checked_against_the_session_schema():
+    tree = example()
+    tree["tenants"]["acme"]["presets"]["support"]["overrides"] = {
+        "audio.output.sped": {"min": 0.8, "max": 1.2},
+        "audio.output.speed": {"min": 0.1, "max": 1.2},
+        "audio.output.voice": ["marin", "marvin"],
+        "max_output_tokens": {"max_length": 7},
+        "instructions": {"max": 7},
+        "type": ["realtime"],
+        "tools": "any",
+    }
+    place = "tenants.acme.presets.support.overrides"
+    found = {str(one).partition(":")[0]: one.right for one in check(tree, today=TODAY).mistakes}
+    assert found[f"{place}.audio.output.sped"] == "`audio.output.speed`"
+    assert "0.25" in found[f"{place}.audio.output.speed"]
+    assert "marin" in found[f"{place}.audio.output.voice"]
+    assert f"{place}.max_output_tokens" in found
+    assert f"{place}.instructions.min" in found
+    assert f"{place}.type" in found
+    assert "a list of values" in found[f"{place}.tools"]
+
+
+@pytest.mark.parametrize(
+    ("change", "right"),
+    [
+        ({"secret": "env:X", "algorithms": ["RS256"], "jwks_url": None}, "`algorithms: [HS256]` with `secret`"),
+        ({"algorithms": ["HS256"]}, "`algorithms: [HS256]` with `secret`"),
+        ({"algorithms": ["RS256", "HS256"], "public_key": "file:/k", "jwks_url": None}, "never with public keys"),
+        ({"secret": "env:X"}, "one of `jwks_url`"),
+        ({"tenant": "acme"}, "either `tenant`"),
+        ({"tenant_claim": None}, "either `tenant`"),
+        ({"tenants": None}, "`tenants` beside `tenant_claim`"),
+        ({"jwks_url": None, "issuer": "http://login.acme.example/"}, "an https `issuer`"),
+    ],
+)
+def test_an_issuer_has_one_way_to_its_keys_and_one_to_its_tenants(change, right):
+    tree = example()
+    issuer = {**tree["issuers"][0], **change}
+    tree["issuers"] = [{name: value for name, value in issuer.items() if value is not None}]
+    (mistake,) = check(tree, today=TODAY).mistakes
+    assert right in mistake.right
+
+
+def test_an_issuer_is_listed_once():
+    tree = example()
+    tree["issuers"].append(dict(tree["issuers"][0]))
+    assert (
+        Mistake(("issuers", 2, "issuer"), "'https://login.acme.example/'", "an issuer that is listed once")
+        in check(tree, today=TODAY).mistakes
+    )
+
+
+def test_secrets_of_tools():
+    tree = example()
+    preset = tree["tenants"]["acme"]["presets"]["support"]
+    tool = {
+        "type": "mcp",
+        "server_label": "crm",
+        "server_url": "https://crm.example/mcp",
+        "authorization": "tok-123456",
+    }
+    preset["session"]["tools"] = [tool]
+    found = [str(one) for one in check(tree, today=TODAY).mistakes]
+    assert len(found) == 2
+    assert "tools[0].authorization: found a secret; right would be `env:NAME`" in found[0]
+    assert "`expose_mcp_secrets: true`" in found[1]
+    assert not any("tok-123456" in one for one in found)
+    tool["authorization"] = "env:CRM_TOKEN"
+    preset["expose_mcp_secrets"] = True
+    assert check(tree, today=TODAY).mistakes == ()
+
+
+def test_a_transcription_cannot_be_relayed():
+    tree = example()
+    tree["tenants"]["widgets"]["presets"]["captions"]["delivery"] = "relay"
+    (mistake,) = check(tree, today=TODAY).mistakes
+    assert "client secret" in mistake.right
+
+
+def test_what_stops_soon_is_said():
+    tree = example()
+    tree["tenants"]["acme"]["presets"]["support"]["session"]["model"] = "gpt-realtime"
+    tree["tenants"]["widgets"]["presets"]["concierge"]["session"]["model"] = "gpt-realtime-9"
+    checked = check(tree, today=date(2026, 11, 20))
+    assert checked.mistakes == ()
+    assert [one.path[-1] for one in checked.advice] == ["model", "model"]
+    assert "2027-01-20" in checked.advice[0].right
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "nothing"),
+        ("- a\n", "['a']"),
+        ("just text", "'just text'"),
+        ("a: [1\nb: 2", "invalid YAML"),
+        ("a: 1\na: 2\n", "invalid YAML: duplicate"),
+        ("a: 1\n---\nb: 1\n", "more than one document"),
+    ],
+)
+def test_files_that_hold_no_policy(tmp_path, text, found):
+    file = tmp_path / "switchboard.yaml"
+    file.write_text(text)
+    (mistake,) = read(file, today=TODAY).mistakes
+    assert found in str(mistake.found)
+
+
+def test_a_file_that_is_not_text(tmp_path):
+    file = tmp_path / "switchboard.yaml"
+    file.write_bytes(b"\xff\xfe")
+    (mistake,) = read(file, today=TODAY).mistakes
+    assert mistake.found == "text that is not UTF-8"
+
+
+def test_an_empty_mapping_misses_all_three():
+    assert [str(one) for one in check({}, today=TODAY).mistakes] == [
+        f"{name}: missing; right would be a value; this is required" for name in ("providers", "issuers", "tenants")
+    ]
+
+
+def test_a_folder_is_one_policy(tmp_path):
+    import ryaml
+
+    tree = example()
+    (tmp_path / "a.yaml").write_text(ryaml.dumps({"providers": tree["providers"], "issuers": tree["issuers"][:1]}))
+    (tmp_path / "b.yml").write_text(
+        ryaml.dumps({"issuers": tree["issuers"][1:], "tenants": {"acme": tree["tenants"]["acme"]}})
+    )
+    (tmp_path / "c.yaml").write_text(ryaml.dumps({"tenants": {"widgets": tree["tenants"]["widgets"]}}))
+    (tmp_path / "..data.yaml").write_text("nonsense")
+    (tmp_path / "notes.txt").write_text("nonsense")
+    assert read(tmp_path, today=TODAY).config == read(EXAMPLE, today=TODAY).config
+    (tmp_path / "d.yaml").write_text(ryaml.dumps({"tenants": {"widgets": tree["tenants"]["widgets"]}}))
+    (mistake,) = read(tmp_path, today=TODAY).mistakes
+    assert mistake == Mistake(("tenants", "widgets"), "a second time in d.yaml", "a name that stands in one file")
+
+
+def test_an_empty_folder(tmp_path):
+    (mistake,) = read(tmp_path, today=TODAY).mistakes
+    assert mistake.found == "a folder without YAML files"
+
+
+def test_the_schema_accepts_the_example_and_knows_sessions():
+    import jsonschema
+
+    result = CliRunner().invoke(main, ["schema"])
+    assert result.exit_code == 0
+    schema = json.loads(result.output)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    tree = json.loads(json.dumps(example()))
+    assert list(validator.iter_errors(tree)) == []
+    tree["tenants"]["acme"]["presets"]["support"]["session"]["audio"]["output"]["speed"] = 9
+    assert not validator.is_valid(tree)
+    tree = json.loads(json.dumps(example()))
+    tree["tenants"]["acme"]["presets"]["support"]["sesion"] = {}
+    assert not validator.is_valid(tree)
+
+
+def test_the_report_masks_secrets_and_shows_what_is_unset(tmp_path):
+    import ryaml
+
+    tree = example()
+    preset = tree["tenants"]["acme"]["presets"]["support"]
+    preset["expose_mcp_secrets"] = True
+    preset["session"]["tools"] = [
+        {
+            "type": "mcp",
+            "server_label": "crm",
+            "server_url": "https://crm.example/mcp",
+            "headers": {"x-key": "env:CRM_KEY"},
+        }
+    ]
+    file = tmp_path / "switchboard.yaml"
+    file.write_text(ryaml.dumps(tree))
+    result = CliRunner().invoke(main, ["check", str(file)], env={"OPENAI_API_KEY": "", "LEGACY_JWT_SECRET": "x" * 32})
+    assert result.exit_code == 0
+    assert '"headers":"••••"' in result.output
+    assert "env:OPENAI_API_KEY: not set; `serve` will need it" in result.output
+    assert "LEGACY_JWT_SECRET" not in result.output.partition("tenant acme")[0]
