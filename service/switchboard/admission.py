@@ -4,7 +4,7 @@ goes into the event, so that a denial's record says as much as could be known.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from switchboard.audit import Caller, Event
 from switchboard.errors import InvalidRequest, InvalidToken, MissingToken, TenantSuspended, UnknownTenant
@@ -67,7 +67,12 @@ class Admission:
         self._user_keys = user_keys
 
     async def identify(
-        self, policy: Policy, caller: Caller, event: Event | None = None, *, may_be_expired: bool = False
+        self,
+        policy: Policy,
+        caller: Caller,
+        event: Event | None = None,
+        *,
+        by_grant: Literal["no", "valid", "even expired"],
     ) -> Identified:
         """Who the caller is, from a user's JWT or a grant, and whether their tenant takes requests from there.
 
@@ -75,7 +80,7 @@ class Admission:
             policy: of this request.
             caller: as the border saw them.
             event: learns issuer, tenant and user key, also when the caller is refused.
-            may_be_expired: accept a grant past its time, for the call that it opened.
+            by_grant: whether a grant will do; past its time, for the call that it opened.
 
         Raises:
             Unauthorized, Forbidden: why not.
@@ -84,7 +89,9 @@ class Admission:
         if token is None:
             raise MissingToken
         if token.startswith(PREFIX):
-            grant = self._grants.open(token, even_expired=may_be_expired)
+            if by_grant == "no":
+                raise InvalidToken("A grant opens one call at /sdp; here the user's own token is needed.")
+            grant = self._grants.open(token, even_expired=by_grant == "even expired")
             principal = grant.principal
         else:
             grant, principal = None, await policy.verifier.verify(token)
@@ -100,7 +107,14 @@ class Admission:
         return Identified(principal, tenant, user_key, grant)
 
     async def admit(
-        self, policy: Policy, caller: Caller, event: Event, *, preset_name: str | None, wanted: Session
+        self,
+        policy: Policy,
+        caller: Caller,
+        event: Event,
+        *,
+        preset_name: str | None,
+        wanted: Session,
+        by_grant: Literal["no", "valid"],
     ) -> Admitted:
         """Whether the caller may have a session, and which.
 
@@ -109,7 +123,7 @@ class Admission:
         Raises:
             Refusal: any of the reasons why not.
         """
-        identified = await self.identify(policy, caller, event)
+        identified = await self.identify(policy, caller, event, by_grant=by_grant)
         tenant, grant = identified.tenant, identified.grant
         if tenant.suspended:
             raise TenantSuspended
@@ -124,15 +138,6 @@ class Admission:
         event.overrides, event.dropped = tailored.overrides, tailored.dropped
         event.provider = tenant.provider
         return Admitted(identified, preset, tailored, policy.providers[tenant.provider])
-
-    def refuse_grant(self, identified: Identified) -> None:
-        """A grant opens a call; it never begets another credential.
-
-        Raises:
-            InvalidToken: the caller came with a grant.
-        """
-        if identified.grant is not None:
-            raise InvalidToken("A grant opens one call at /sdp; /token takes the user's own token.")
 
 
 def _preset(tenant: Tenant, name: str | None, wanted: Session) -> Preset:

@@ -88,8 +88,9 @@ class Broker:
         """
         policy = self._policies.current
         async with self._audit.record("token.mint", caller) as event:
-            admitted = await self._admission.admit(policy, caller, event, preset_name=wish.preset, wanted=wish.session)
-            self._admission.refuse_grant(admitted.caller)
+            admitted = await self._admission.admit(
+                policy, caller, event, preset_name=wish.preset, wanted=wish.session, by_grant="no"
+            )
             seconds = max(MIN_TTL, min(admitted.preset.token_ttl, wish.seconds or admitted.preset.token_ttl))
             if admitted.preset.delivery == "relay":
                 event.action = "grant.issue"
@@ -109,7 +110,7 @@ class Broker:
         policy = self._policies.current
         async with self._audit.record("call.open", caller) as event:
             admitted = await self._admission.admit(
-                policy, caller, event, preset_name=offer.preset, wanted=offer.session
+                policy, caller, event, preset_name=offer.preset, wanted=offer.session, by_grant="valid"
             )
             check_offer(offer.sdp)
             reservation = self._reservation(admitted)
@@ -207,7 +208,7 @@ class Broker:
         )
 
     async def _own_call(self, policy: Policy, caller: Caller, call_id: str, event: Event | None) -> Call:
-        identified = await self._admission.identify(policy, caller, event, may_be_expired=True)
+        identified = await self._admission.identify(policy, caller, event, by_grant="even expired")
         call = await self._ledger.find(call_id) if is_call_id(call_id) else None
         grant = identified.grant
         if call is None or (call.tenant, call.user_key) != (identified.tenant.name, identified.user_key):

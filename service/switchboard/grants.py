@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from switchboard.errors import GrantExpired, InvalidToken
+from switchboard.errors import GrantExpired, InvalidRequest, InvalidToken
 from switchboard.identity import Principal
 
 PREFIX = "ek_swb_"
-MAX_BYTES = 16 * 1024
+MAX_BYTES = 16 * 1024  # of a token: it travels in a header
 _VERSION = b"\x01"
 _NONCE_BYTES = 12
 _KEY_ID_BYTES = 4
@@ -53,7 +53,12 @@ class Grants:
         self._clock = clock
 
     def issue(self, principal: Principal, *, preset: str, wanted: Mapping[str, Any], seconds: int) -> tuple[str, Grant]:
-        """A new grant, and the token that carries it."""
+        """A new grant, and the token that carries it.
+
+        Raises:
+            InvalidRequest: the overrides do not fit into a token that headers can carry.
+            InvalidToken: the claims hold what JSON cannot (a lone surrogate, a number beyond 64 bits).
+        """
         grant = Grant(
             id=urlsafe_b64encode(os.urandom(12)).decode(),
             principal=principal,
@@ -61,7 +66,15 @@ class Grants:
             wanted=wanted,
             expires_at=int(self._clock()) + seconds,
         )
-        return self._seal(grant), grant
+        try:
+            token = self._seal(grant)
+        except orjson.JSONEncodeError:
+            raise InvalidToken("The token's claims hold a text or a number that cannot be passed on.") from None
+        if len(token) > MAX_BYTES:
+            raise InvalidRequest(
+                "`session` is too large for a grant; post it to /sdp beside the offer.", param="session"
+            )
+        return token, grant
 
     def open(self, unverified_token: str, *, even_expired: bool = False) -> Grant:
         """The grant inside a token.

@@ -137,6 +137,8 @@ def excerpt(session: Session) -> dict[str, Any]:
         name: session[name] for name in ("id", "type", "model") if isinstance(session.get(name), str)
     }
     voice = claim_at(session, "audio.output.voice")
+    if isinstance(voice, Mapping):
+        voice = {"id": voice.get("id")}  # a custom voice
     if isinstance(voice, str | dict):
         seen["audio"] = {"output": {"voice": voice}}
     return seen

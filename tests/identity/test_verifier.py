@@ -144,6 +144,7 @@ ATTACKS = {
     "no exp": (lambda: sign(claims(exp=None), GOOD), InvalidToken),
     "an empty sub": (lambda: sign(claims(sub=""), GOOD), InvalidToken),
     "a huge sub": (lambda: sign(claims(sub="x" * 256), GOOD), InvalidToken),
+    "a sub that is no text": (lambda: sign(claims(sub="\ud800"), GOOD), InvalidToken),
     "a sub that is a number": (lambda: sign(claims(sub=7), GOOD), InvalidToken),
     "an unknown issuer": (lambda: sign(claims(iss="https://evil.example/"), GOOD), UnknownIssuer),
     "an issuer that differs by a slash": (lambda: sign(claims(iss=NAME.rstrip("/")), GOOD), UnknownIssuer),

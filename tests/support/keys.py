@@ -7,6 +7,7 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from tests.support.leaks import LEAKS
@@ -25,9 +26,7 @@ def private_key(kind: str, name: str = "main") -> Any:
 
 
 def public_pem(key: Any) -> bytes:
-    public: bytes = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return public
 
 
@@ -57,7 +56,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 def sign(content: dict[str, Any], key: Any, algorithm: str = "RS256", **header: Any) -> str:
     token = jwt.encode(content, key, algorithm=algorithm, headers=header or None)
-    if isinstance(content.get("sub"), str) and len(content["sub"]) >= 8:
+    if str(content.get("sub")).startswith("user-"):  # not the odd ones that attacks use
         LEAKS.plant("subject", content["sub"])
     # The part that matters: header and claims of one user are alike, the signature is not.
     LEAKS.plant("JWT", token[-40:])

@@ -49,4 +49,6 @@ async def answer_http_exception(request: Request, exception: Exception) -> Respo
     known: Mapping[int, type[Refusal]] = {404: NotFound, 405: MethodNotAllowed}
     answer = await answer_refusal(request, known.get(exception.status_code, InternalError)())
     answer.headers.update(exception.headers or {})
+    if "allow" in answer.headers:
+        answer.headers["allow"] = ", ".join(sorted(answer.headers["allow"].split(", ")))
     return answer

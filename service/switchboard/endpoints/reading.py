@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from switchboard.audit import Caller
 from switchboard.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
@@ -36,6 +36,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     Raises:
         PayloadTooLarge: it holds more than `max_bytes`; the rest is not read.
         RequestTimeout: it did not arrive within ten seconds.
+        InvalidRequest: the caller went away in the middle of it.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:20]) > max_bytes:
@@ -49,6 +50,8 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
                     raise PayloadTooLarge(f"This route takes at most {max_bytes} bytes.")
     except TimeoutError:
         raise RequestTimeout from None
+    except ClientDisconnect:
+        raise InvalidRequest("The body ended before it was whole.") from None
     return bytes(body)
 
 

@@ -83,11 +83,17 @@ class RemoteKeys:
 
     async def run(self) -> None:
         """Fetch now and then for ever, ahead of need; a failed fetch is tried again after the cool-down."""
-        while True:
-            await self._refresh_within_cool_down()
-            fresh_for = self._loaded_at + FRESH_SECONDS - self._clock()
-            # Jitter keeps many replicas from asking the issuer in step.
-            await self._sleep(max(fresh_for, COOL_DOWN_SECONDS) * random.uniform(1.0, 1.1))  # noqa: S311
+        try:
+            while True:
+                await self._refresh_within_cool_down()
+                fresh_for = self._loaded_at + FRESH_SECONDS - self._clock()
+                # Jitter keeps many replicas from asking the issuer in step.
+                await self._sleep(max(fresh_for, COOL_DOWN_SECONDS) * random.uniform(1.0, 1.1))  # noqa: S311
+        finally:
+            # A fetch under way must not outlive the client that it uses.
+            if self._loading is not None:
+                self._loading.cancel()
+                await asyncio.wait([self._loading])
 
     def _find(self, kid: str | None, algorithm: str) -> PyJWK | None:
         if kid is not None:

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import (
     BuilderError,
-    ConnectError,
+    DetailedPyreqwestError,
     PoolTimeoutError,
     PyreqwestError,
     RequestTimeoutError,
@@ -21,6 +21,7 @@ from pyreqwest.multipart import FormBuilder, PartBuilder
 
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 60.0  # shorter than what load balancers grant, so that they never close under a request
+NOT_CONNECTED = "client error (Connect)"  # among hyper's causes when no connection came about
 MAX_IDLE = 512  # kept connections: a thousand calls a second at 250 ms use half of them
 
 
@@ -138,13 +139,8 @@ class PyreqwestTransport:
                     {name.lower(): value for name, value in response.headers.items()},
                     content,
                 )
-        # Not ConnectTimeoutError: a total timeout is reported as one even after the request was sent.
-        except (ConnectError, PoolTimeoutError, BuilderError) as error:
-            raise Unreachable(type(error).__name__) from error
-        except RequestTimeoutError as error:
-            raise TimedOut(type(error).__name__) from error
         except PyreqwestError as error:
-            raise BrokenReply(type(error).__name__) from error
+            raise _translated(error) from error
 
 
 class ObservedTransport:
@@ -178,6 +174,20 @@ class ObservedTransport:
             raise
         finally:
             self._observe(operation, status, time.perf_counter() - started)
+
+
+def _translated(error: PyreqwestError) -> TransportError:
+    """What happened, in our terms.
+
+    The classes alone do not tell whether anything was sent: ConnectError also stands for a connection that was closed
+    before the answer, ConnectTimeoutError for a total timeout after sending. The causes do.
+    """
+    causes = error.details["causes"] if isinstance(error, DetailedPyreqwestError) else None
+    if isinstance(error, PoolTimeoutError | BuilderError) or NOT_CONNECTED in [one["message"] for one in causes or ()]:
+        return Unreachable(type(error).__name__)
+    if isinstance(error, RequestTimeoutError):
+        return TimedOut(type(error).__name__)
+    return BrokenReply(type(error).__name__)
 
 
 def _form(parts: Sequence[Part]) -> FormBuilder:

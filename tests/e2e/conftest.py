@@ -1,0 +1,89 @@
+"""The real process, a real Chromium, and a page of it per test."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.e2e.dev_server import dev_server
+from tests.e2e.watched import Demo
+
+ARGUMENTS = [
+    "--use-fake-device-for-media-stream",  # a microphone that beeps once a second
+    "--use-fake-ui-for-media-stream",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """`switchboard dev`, for the whole run."""
+    with dev_server(tmp_path_factory.mktemp("state")) as running:
+        yield running
+        running.metrics()  # for the scan
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium.
+
+    Not for the whole session: the event loop of Playwright's synchronous API counts as running as long as it lives,
+    and no asynchronous test could run after these.
+    """
+    with sync_playwright() as playwright:
+        found = shutil.which("chromium") or shutil.which("google-chrome")
+        launched = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def contexts(browser: Browser):
+    """Makes browser contexts that may use the microphone, and closes them."""
+    made = []
+
+    def make(**options):
+        context = browser.new_context(**{"permissions": ["microphone"], **options})
+        made.append(context)
+        return context
+
+    yield make
+    for context in made:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def reports_are_taken(server):
+    """Whether the service takes the page's reports; the contract says."""
+    return "/report" in server.client.get("/openapi.json").json()["paths"]
+
+
+@pytest.fixture
+def pages(server, contexts, reports_are_taken):
+    """Makes watched pages, each in a context of its own; all have to be clean at the end."""
+    made: list[Demo] = []
+
+    def make(**options):
+        demo = Demo(contexts(**options), server.url)
+        if not reports_are_taken:
+            demo.foresee(404, r"(/sdp/[\w-]+)?/report")
+        made.append(demo)
+        return demo
+
+    yield make
+    for demo in made:
+        demo.hand_over()
+    for demo in made:
+        demo.assert_clean()
+
+
+@pytest.fixture
+def demo(pages):
+    """The demo page of this test."""
+    return pages()

@@ -1,0 +1,166 @@
+"""A page of the service in a real browser, watched: whatever goes wrong in it unannounced fails the test."""
+
+import json
+import re
+from typing import Any, Literal, TypeAlias
+from urllib.parse import urlencode, urlsplit
+
+from playwright.sync_api import BrowserContext, ConsoleMessage, Error, Locator, Request, Response, expect
+
+from tests.support.leaks import LEAKS
+
+REPORT_VIOLATIONS = """
+document.addEventListener("securitypolicyviolation", (event) =>
+  reportViolation(`${event.effectiveDirective} blocked ${event.blockedURI || "inline"} in ${event.sourceFile}`));
+"""
+
+Step: TypeAlias = Literal["login", "token", "microphone", "offer", "answer", "ice", "channel", "session", "audio"]
+
+
+class Watched:
+    """A page, what went wrong in it, and what it was told by the network."""
+
+    def __init__(self, context: BrowserContext, origin: str) -> None:
+        self.origin = origin
+        self.responses: list[Response] = []
+        self._complaints: list[str] = []
+        self._foreseen: set[tuple[int, str]] = set()
+        self._leaving = False
+        context.expose_binding("reportViolation", lambda _, what: self._complain(f"CSP: {what}"))
+        context.add_init_script(REPORT_VIOLATIONS)
+        self.page = page = context.new_page()
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self._complain(f"page error: {error}"))
+        page.on("crash", lambda _: self._complain("crashed"))
+        page.on("requestfailed", self._failed)
+        page.on("response", self._answered)
+
+    def __getitem__(self, selector: str) -> Locator:
+        return self.page.locator(selector)
+
+    def foresee(self, status: int, path: str) -> None:
+        """From now on this status is no surprise at a path that fits this pattern."""
+        self._foreseen.add((status, path))
+
+    def leave(self) -> None:
+        """From now on the page goes away, and a request may be cut short."""
+        self._leaving = True
+
+    def answers(self, method: str, path: str) -> list[Response]:
+        """What came back so far, from any origin."""
+        return [
+            response
+            for response in self.responses
+            if response.request.method == method and urlsplit(response.url).path == path
+        ]
+
+    def hand_over(self) -> None:
+        """Gives all that our origin said to the scan for leaks."""
+        for response in self.responses:
+            if response.url.startswith(self.origin):
+                self._hand_over(response)
+
+    def assert_clean(self) -> None:
+        assert self._complaints == []
+
+    def _complain(self, what: str) -> None:
+        self._complaints.append(what)
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        # A status that is an error is judged in `_answered`, where it can be told which request it was.
+        if message.type in ("error", "warning") and "the server responded with a status of" not in message.text:
+            self._complain(f"console {message.type}: {message.text} at {message.location}")
+
+    def _failed(self, request: Request) -> None:
+        if not self._leaving:
+            self._complain(f"failed: {request.method} {request.url}: {request.failure}")
+
+    def _answered(self, response: Response) -> None:
+        self.responses.append(response)
+        path = urlsplit(response.url).path
+        if response.status >= 400 and not any(
+            response.status == status and re.fullmatch(pattern, path) for status, pattern in self._foreseen
+        ):
+            self._complain(f"{response.status} for {response.request.method} {response.url}")
+
+    def _hand_over(self, response: Response) -> None:
+        try:
+            text = response.text()
+        except Error:
+            # Redirects have no body, and the browser forgets those of a page that was left.
+            assert self._leaving or response.status in (204, 301, 302, 307), response.url
+            text = ""
+        path = urlsplit(response.url).path
+        place = f"answer {response.request.method} {path} {response.headers.get('x-request-id')}"
+        LEAKS.saw(place, f"{response.status} {response.headers} {text}")
+        meant = {"/token": "value", "/demo/issue": "token"}.get(path)
+        if meant and response.status == 200 and text:
+            LEAKS.handed_out(place, json.loads(text)[meant])
+
+
+class Demo(Watched):
+    """The demo page."""
+
+    def open(self, **choices: str) -> None:
+        """Opens it with the form filled in: tenant, user, plan, preset, path, source."""
+        LEAKS.plant("subject", choices["user"])
+        self.page.goto(f"{self.origin}/demo?{urlencode(choices)}")
+        expect(self["html[data-ready=true]"]).to_be_attached()
+
+    def expect_state(self, state: str) -> None:
+        expect(self["#state"]).to_have_attribute("data-state", state, timeout=15_000)
+
+    def connect(self) -> str:
+        """Clicks, waits for the connection; the call's id."""
+        self["#connect"].click()
+        self.expect_state("connected")
+        return self.call_id
+
+    @property
+    def call_id(self) -> str:
+        return self["#facts div:has(dt:text-is('Call')) dd"].inner_text()
+
+    def expect_steps(self, *skipped: Step) -> None:
+        """All steps of the timeline are done, but for these."""
+        steps: list[Step] = ["login", "token", "microphone", "offer", "answer", "ice", "channel", "session", "audio"]
+        for step in steps:
+            status = "skipped" if step in skipped else "done"
+            expect(self[f"#timeline [data-step={step}]"]).to_have_attribute("data-status", status)
+
+    def ms(self, step: Step) -> int:
+        """Milliseconds from the click to this step, by the page's own clock."""
+        return int(self[f"#timeline [data-step={step}]"].get_attribute("data-ms") or "-1")
+
+    def expect_event(self, kind: str, count: int = 1) -> None:
+        expect(self[f"#events [data-type='{kind}']"]).to_have_count(count)
+
+    def event(self, kind: str) -> dict[str, Any]:
+        """The first event of a kind, from the JSON that its row opens to."""
+        row = self[f"#events [data-type='{kind}']"].first
+        row.locator("summary").click()
+        return dict(json.loads(row.locator("pre").inner_text()))
+
+    def expect_sound(self, whose: Literal["you", "assistant"]) -> None:
+        self.page.wait_for_function(
+            "id => Number(document.getElementById(id).getAttribute('aria-valuenow')) > 0", arg=f"meter-{whose}"
+        )
+
+    def expect_silence(self, whose: Literal["you", "assistant"], milliseconds: int) -> None:
+        """Waits until the meter has stood at zero for so long."""
+        self.page.wait_for_function(
+            """([id, ms]) => {
+              const silent = document.getElementById(id).getAttribute("aria-valuenow") === "0";
+              if (!silent) delete window.silentSince;
+              else window.silentSince ??= performance.now();
+              return silent && performance.now() - window.silentSince > ms;
+            }""",
+            arg=[f"meter-{whose}", milliseconds],
+        )
+
+    def expect_refusal(self, code: str) -> None:
+        expect(self["#refusal"]).to_be_visible()
+        expect(self["#refusal"]).to_have_attribute("data-code", code)
+
+    def hang_up(self) -> None:
+        self["#hangup"].click()
+        self.expect_state("ended")

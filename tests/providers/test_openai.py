@@ -1,0 +1,204 @@
+"""What OpenAI is asked, and how its refusals and failures become ours: without its text, its key or its ids."""
+
+import orjson
+import pytest
+
+from switchboard.errors import InvalidOffer, ProviderError, Refusal
+from switchboard.providers import Minted, Opened
+from switchboard.providers.openai import OpenAI, ProviderKey
+from switchboard.providers.transport import BrokenReply, Reply, TimedOut, Unreachable
+
+pytestmark = pytest.mark.anyio
+
+ANSWER = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"
+SECRET_TEXT = "Incorrect API key provided: sk-live-abc; project proj_123"
+KEY = ProviderKey("env:OPENAI_API_KEY", "sk-live-abcdefgh")
+
+
+class Recorded:
+    """A transport that is a plain callable: what was asked, and one answer."""
+
+    def __init__(self, outcome):
+        self.outcome = outcome
+        self.asked = []
+
+    async def post(self, url, **request):
+        self.asked.append((url, request))
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def provider(outcome) -> tuple[OpenAI, Recorded]:
+    transport = Recorded(outcome)
+    return OpenAI(base_url="https://api.example/v1/", keys=[KEY], transport=transport, timeout=7), transport
+
+
+def reply(status, body=b"", **headers) -> Reply:
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    return Reply(
+        status, {"x-request-id": "req_1", **{name.replace("_", "-"): value for name, value in headers.items()}}, content
+    )
+
+
+def error(status, *, code=None, param=None, **headers) -> Reply:
+    body = {"error": {"message": SECRET_TEXT, "type": "invalid_request_error", "param": param, "code": code}}
+    return reply(status, body, **headers)
+
+
+async def mint(outcome):
+    made, _ = provider(outcome)
+    return await made.mint({"type": "realtime"}, seconds=30, safety_identifier="u" * 64, request_id="r-1")
+
+
+async def open_call(outcome, dcid=None):
+    made, _ = provider(outcome)
+    return await made.open_call(b"offer", {"type": "realtime"}, safety_identifier="u" * 64, dcid=dcid, request_id="r-1")
+
+
+async def test_a_mint():
+    body = {"value": "ek_1", "expires_at": 9, "session": {"id": "sess_1"}}
+    assert await mint(reply(200, body)) == Minted("ek_1", 9, {"id": "sess_1"}, "req_1")
+
+
+async def test_a_call():
+    made, transport = provider(reply(201, ANSWER, location="/v1/realtime/calls/rtc_u1_abc"))
+    opened = await made.open_call(b"offer", {"type": "realtime"}, safety_identifier="u" * 64, dcid=3, request_id="r-1")
+    assert opened == Opened("rtc_u1_abc", ANSWER, "env:OPENAI_API_KEY", "req_1")
+    ((url, request),) = transport.asked
+    assert url == "https://api.example/v1/realtime/calls?dcid=3"
+    assert request["timeout"] == 7
+    assert [(part.name, part.media_type, part.content) for part in request["body"]] == [
+        ("sdp", "application/sdp", b"offer"),
+        ("session", "application/json", b'{"type":"realtime"}'),
+    ]
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+async def test_any_success_and_any_location_style_will_do(status):
+    azure = reply(status, ANSWER, location="https://x.example/openai/v1/realtime/calls/rtc_0123456789abcdef")
+    assert (await open_call(azure)).call_id == "rtc_0123456789abcdef"
+
+
+REFUSALS = [
+    (error(400, code="unknown_parameter", param="session.audio.output.speed"), "provider_refused"),
+    (error(400, code="unknown_parameter", param="session.evil"), "provider_refused"),
+    (error(401, code="invalid_api_key"), "provider_refused"),
+    (error(403), "provider_refused"),
+    (error(404, code="model_not_found"), "provider_refused"),
+    (error(429, code="rate_limit_exceeded", retry_after="17"), "provider_busy"),
+    (error(429, code="insufficient_quota"), "provider_unavailable"),
+    (error(500), "provider_unavailable"),
+    (error(503), "provider_unavailable"),
+    (reply(502, b"<html>sk-live</html>"), "provider_unavailable"),
+    (reply(418, b"[1]"), "provider_refused"),
+    (reply(307, b"", location="https://evil.example/"), "provider_unavailable"),
+    (Unreachable("ConnectError"), "provider_unavailable"),
+    (BrokenReply("ReadError"), "provider_unavailable"),
+    (TimedOut("ReadTimeoutError"), "provider_timeout"),
+]
+
+
+@pytest.mark.parametrize("operation", [mint, open_call])
+@pytest.mark.parametrize(("outcome", "code"), REFUSALS)
+async def test_refusals(operation, outcome, code):
+    with pytest.raises(Refusal) as refused:
+        await operation(outcome)
+    assert refused.value.code == code
+    assert isinstance(refused.value, ProviderError)
+    for secret in ("sk-live", "proj_123", "req_1", "evil"):
+        assert secret not in str(refused.value)
+        assert secret not in str(refused.value.param)
+    if isinstance(outcome, Reply):
+        assert refused.value.provider_request_id == "req_1"
+    # Only what may have been done although we do not know it is uncertain.
+    assert refused.value.uncertain is isinstance(outcome, BrokenReply | TimedOut)
+
+
+async def test_a_known_field_is_named():
+    for param, shown in (
+        ("session.audio.output.speed", "session.audio.output.speed"),
+        ("session.tools[0].name", "session.tools[].name"),
+        ("session.evil<script>", None),
+        ("sess_123", None),
+        (7, None),
+    ):
+        with pytest.raises(ProviderError) as refused:
+            await mint(error(400, code="unknown_parameter", param=param))
+        assert refused.value.param == shown
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("17", 17), ("0", 0), ("99999999", 1), ("7200", 3600), ("soon", 1), ("-3", 1), ("٣", 1)]
+)
+async def test_retry_after_is_bounded(header, seconds):
+    with pytest.raises(ProviderError) as refused:
+        await mint(error(429, retry_after=header))
+    assert refused.value.retry_after == seconds
+
+
+async def test_an_offer_that_the_provider_cannot_use_is_the_callers_mistake():
+    with pytest.raises(InvalidOffer) as refused:
+        await open_call(error(400, code="invalid_offer"))
+    assert "sk-live" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(200, b"not json"),
+        reply(200, b"[]"),
+        reply(200, {}),
+        reply(200, {"value": "", "expires_at": 1, "session": {}}),
+        reply(200, {"value": "x" * 5000, "expires_at": 1, "session": {}}),
+        reply(200, {"value": "ek_1", "expires_at": "1", "session": {}}),
+        reply(200, {"value": "ek_1", "expires_at": True, "session": {}}),
+        reply(200, {"value": "ek_1", "expires_at": 1, "session": []}),
+        reply(201, {"value": "ek_1", "expires_at": 1, "session": {}}),
+    ],
+)
+async def test_a_mint_that_makes_no_sense(answer):
+    with pytest.raises(ProviderError) as refused:
+        await mint(answer)
+    assert refused.value.code == "provider_unavailable"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(201, ANSWER),
+        reply(201, ANSWER, location=""),
+        reply(201, ANSWER, location="/v1/realtime/calls/"),
+        reply(201, ANSWER, location="/v1/realtime/calls/rtc_1?x=y"),
+        reply(201, ANSWER, location="/v1/realtime/calls/" + "x" * 129),
+        reply(201, b"", location="/v1/realtime/calls/rtc_1"),
+        reply(201, b"<html>", location="/v1/realtime/calls/rtc_1"),
+        reply(201, ANSWER[:-2], location="/v1/realtime/calls/rtc_1"),
+    ],
+)
+async def test_an_answer_that_makes_no_sense(answer):
+    with pytest.raises(ProviderError) as refused:
+        await open_call(answer)
+    assert refused.value.code == "provider_unavailable"
+
+
+async def test_hang_up_uses_the_key_that_opened_the_call():
+    keys = [ProviderKey("env:A", "sk-a-123456"), ProviderKey("env:B", "sk-b-123456")]
+    transport = Recorded(reply(200))
+    made = OpenAI(base_url="https://api.example/v1", keys=keys, transport=transport, timeout=7)
+    assert await made.hang_up("rtc_1", key_name="env:B", request_id="r-1") is True
+    ((url, request),) = transport.asked
+    assert url == "https://api.example/v1/realtime/calls/rtc_1/hangup"
+    assert request["headers"]["authorization"] == "Bearer sk-b-123456"
+    assert request["body"] == b""
+
+
+async def test_404_ends_a_call_only_for_the_key_that_opened_it():
+    made, _ = provider(error(404, code="call_id_not_found", param=""))
+    assert await made.hang_up("rtc_1", key_name=KEY.name, request_id="r-1") is False
+    with pytest.raises(ProviderError):
+        await made.hang_up("rtc_1", key_name="env:GONE", request_id="r-1")
+
+
+def test_a_key_does_not_show_itself():
+    assert repr(KEY) == "ProviderKey(env:OPENAI_API_KEY)"

@@ -1,0 +1,101 @@
+"""The real program as a process: started, asked, signalled; everything that it says is scanned for leaks."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from tests.support.leaks import LEAKS
+
+
+class Process:
+    """`switchboard ARGS…`, with both its streams read as they come."""
+
+    def __init__(self, *args: str, env: dict[str, str] | None = None) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHBOARD_")}
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "switchboard", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**clean, "PYTHONUNBUFFERED": "1", **(env or {})},
+        )
+        self.name = " ".join(args)
+        self.lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._readers = [
+            threading.Thread(target=self._read, args=(name, stream), daemon=True)
+            for name, stream in (("stdout", self.popen.stdout), ("stderr", self.popen.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name, stream) -> None:
+        for line in stream:
+            LEAKS.saw(f"{name} of {self.name}", line)
+            self.lines[name].append(line.rstrip("\n"))
+
+    @property
+    def out(self) -> str:
+        return "\n".join(self.lines["stdout"])
+
+    @property
+    def err(self) -> str:
+        return "\n".join(self.lines["stderr"])
+
+    def wait(self, seconds: float = 15) -> int:
+        """The exit code."""
+        code = self.popen.wait(seconds)
+        for reader in self._readers:
+            reader.join(5)
+        return code
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal and wait; gives the exit code."""
+        self.popen.send_signal(number)
+        return self.wait()
+
+    def until(self, url: str, status: int = 200, seconds: float = 15) -> httpx.Response:
+        """Ask until the answer has this status."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                answer = httpx.get(url, timeout=2, trust_env=False)
+                if answer.status_code == status:
+                    return answer
+            except httpx.TransportError:
+                pass
+            assert self.popen.poll() is None, f"ended with {self.popen.returncode}: {self.err}"
+            assert time.monotonic() < end, f"{url} did not answer {status}: {self.err}"
+            time.sleep(0.02)
+
+
+@contextmanager
+def switchboard(*args: str, env: dict[str, str] | None = None) -> Iterator[Process]:
+    """A process that does not outlive its test."""
+    process = Process(*args, env=env)
+    try:
+        yield process
+    finally:
+        if process.popen.poll() is None:
+            process.popen.kill()
+        process.wait()
+        for stream in (process.popen.stdout, process.popen.stderr):
+            if stream:
+                stream.close()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses now."""
+    import socket
+
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

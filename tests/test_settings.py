@@ -1,0 +1,73 @@
+import pytest
+from pydantic import ValidationError
+
+from switchboard.settings import Settings
+
+LONG = "a-secret-of-more-than-32-characters-01"
+
+
+def test_defaults(monkeypatch):
+    made = Settings()
+    assert (made.port, made.ops_host, made.ops_port, made.signing_keys) == (8080, "127.0.0.1", 9090, ())
+
+
+def test_from_the_environment(monkeypatch):
+    monkeypatch.setenv("SWITCHBOARD_PORT", "9999")
+    monkeypatch.setenv("SWITCHBOARD_PUBLIC_URL", "https://voice.example.com/base")
+    monkeypatch.setenv("SWITCHBOARD_SIGNING_KEYS", f"{LONG}, {LONG}2 ,")
+    monkeypatch.setenv("SWITCHBOARD_USER_KEY_SECRET", LONG)
+    monkeypatch.setenv("SWITCHBOARD_LOG_LEVEL", "")
+    made = Settings()
+    assert (made.port, made.log_level) == (9999, "info")
+    assert [key.get_secret_value() for key in made.signing_keys] == [LONG, f"{LONG}2"]
+    assert LONG not in repr(made)
+
+
+def test_secrets_as_files(monkeypatch, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"{LONG},{LONG}2\n")
+    monkeypatch.setenv("SWITCHBOARD_SIGNING_KEYS_FILE", str(file))
+    monkeypatch.setenv("SWITCHBOARD_USER_KEY_SECRET_FILE", str(file))
+    made = Settings()
+    assert [key.get_secret_value() for key in made.signing_keys] == [LONG, f"{LONG}2"]
+    assert made.user_key_secret is not None
+
+
+def test_a_secret_file_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("SWITCHBOARD_USER_KEY_SECRET_FILE", "/nowhere/at/all")
+    with pytest.raises(ValueError, match="SWITCHBOARD_USER_KEY_SECRET_FILE: /nowhere/at/all cannot be read"):
+        Settings()
+
+
+def test_only_secrets_come_as_files(monkeypatch, tmp_path):
+    file = tmp_path / "port"
+    file.write_text("1234")
+    monkeypatch.setenv("SWITCHBOARD_PORT_FILE", str(file))
+    assert Settings().port == 8080
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "70000"),
+        ("PORT", "x"),
+        ("PUBLIC_URL", "voice.example.com"),
+        ("PUBLIC_URL", "https://voice.example.com?x=1"),
+        ("USER_KEY_SECRET", "short"),
+        ("SIGNING_KEYS", f"{LONG},short"),
+        ("LOG_LEVEL", "loud"),
+        ("PROVIDER_TIMEOUT", "0"),
+        ("DRAIN_SECONDS", "-1"),
+    ],
+)
+def test_wrong_values(monkeypatch, name, value):
+    monkeypatch.setenv(f"SWITCHBOARD_{name}", value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert f"input_value={value!r}" not in str(refused.value)
+
+
+def test_a_dotenv_file_is_never_read(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("SWITCHBOARD_PORT=1234\n")
+    monkeypatch.chdir(tmp_path)
+    assert Settings().port == 8080
