@@ -20,9 +20,9 @@ LAYERS = [
     {"admission"},
     {"providers", "ledger", "audit", "grants"},
     {"tenants", "calls"},
-    {"presets", "sdp"},
+    {"presets", "sdp", "ratelimit"},
     {"identity"},
-    {"errors", "sessions", "data"},
+    {"errors", "sessions", "data", "clientaddress"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 STANDALONE = {"emulator", "web"}  # the emulator stands for somebody else's program: it may use `sessions` alone

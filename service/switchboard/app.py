@@ -5,14 +5,14 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import structlog
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from switchboard.admission import Admission, Policies, Policy
@@ -30,7 +30,11 @@ from switchboard.identity import UserKeys
 from switchboard.identity.jwks import FETCH_SECONDS, JwksEndpoint
 from switchboard.identity.keys import KeySet, KeySource, KeysUnavailable, RemoteKeys, StaticKey
 from switchboard.identity.verifier import Issuer, TenantRule, Verifier
+from switchboard.ledger import Ledger
+from switchboard.ledger.connection import RedisUrlError, connect
 from switchboard.ledger.memory import MemoryLedger
+from switchboard.ledger.redis import Commands, RedisLedger
+from switchboard.ledger.resilient import ResilientLedger
 from switchboard.metrics import Metrics
 from switchboard.middleware import Cors, RequestContext
 from switchboard.providers.openai import OpenAI, ProviderKey
@@ -62,7 +66,7 @@ async def build(
     *,
     sink: Sink,
     environ: Mapping[str, str] = os.environ,
-    extra_routes: Sequence[BaseRoute] = (),
+    extra_routes: Sequence[Route] = (),
 ) -> AsyncIterator[Service]:
     """The whole service, its background work running until the block ends.
 
@@ -83,29 +87,34 @@ async def build(
             _policy(config, secrets=secrets, issuers=issuers, transport=transport, metrics=metrics, settings=settings)
         )
         for run in background:
-            task = asyncio.create_task(run())
-            stack.push_async_callback(_stop, task)
+            _run_until_closed(run, stack)
+        readiness = Readiness()
+        ledger = await _ledger(settings, metrics, readiness, stack)
         grants = Grants(needed.signing_keys)
         broker = Broker(
             policies=policies,
             admission=Admission(grants=grants, user_keys=UserKeys(needed.user_key_secret)),
             grants=grants,
-            ledger=MemoryLedger(),
+            ledger=ledger,
             audit=Audit(sink, observers=[metrics.observe_decision]),
             public_url=needed.public_url,
         )
-        readiness = Readiness()
+        edge = Edge(settings.edge_limit, exempt=settings.edge_exempt)
         public = _starlette(
             [
-                *token.routes(broker),
-                *sdp.routes(broker),
-                *docs.routes(),
+                *edge.limited([*token.routes(broker), *sdp.routes(broker), *docs.routes(), *extra_routes]),
+                # A flood must not make an orchestrator believe that the process is ill.
                 *health_routes(readiness, details=False),
-                *extra_routes,
             ]
         )
         yield Service(
-            public=RequestContext(Cors(public, origins=lambda: policies.current.origins), observe=metrics.observe_http),
+            public=RequestContext(
+                RealClient(
+                    Cors(public, origins=lambda: policies.current.origins),
+                    addresses=ClientAddress(settings.trusted_proxies),
+                ),
+                observe=metrics.observe_http,
+            ),
             ops=RequestContext(
                 _starlette([*health_routes(readiness, details=True), *metrics_routes(metrics.render)]),
                 observe=lambda *_: None,
@@ -229,6 +238,45 @@ def _observed_load(endpoint: JwksEndpoint, issuer: str, metrics: Metrics) -> Cal
         return keys
 
     return load
+
+
+async def _ledger(settings: Settings, metrics: Metrics, readiness: Readiness, stack: AsyncExitStack) -> Ledger:
+    """In memory, or in Redis with what is to be done while that is away."""
+    if settings.redis_url is None:
+        return MemoryLedger()
+    try:
+        client = connect(settings.redis_url.get_secret_value())
+    except RedisUrlError as error:
+        raise CannotServe(f"SWITCHBOARD_REDIS_URL: {error}") from None
+    stack.push_async_callback(client.aclose)
+    primary = RedisLedger(cast("Commands", client))
+
+    def on_switch(away: bool, reason: str) -> None:
+        metrics.observe_degraded(away)
+        if away:
+            readiness.degraded["redis"] = reason
+            _log.warning("Redis is away", reason=reason, meanwhile=settings.on_redis_down)
+        else:
+            readiness.degraded.pop("redis", None)
+            _log.warning("Redis is back")
+
+    ledger = ResilientLedger(
+        primary,
+        MemoryLedger(replicas=settings.expected_replicas) if settings.on_redis_down == "local" else None,
+        on_error=metrics.observe_redis_error,
+        on_switch=on_switch,
+    )
+    await ledger.start()
+    _run_until_closed(ledger.run, stack)
+    policy = await primary.eviction_policy()
+    if policy not in (None, "noeviction"):
+        readiness.advice.append(f"Redis may evict counters: set maxmemory-policy to noeviction (it is {policy})")
+        _log.warning("Redis may evict counters, which would lift limits", maxmemory_policy=policy, wanted="noeviction")
+    return ledger
+
+
+def _run_until_closed(run: Run, stack: AsyncExitStack) -> None:
+    stack.push_async_callback(_stop, asyncio.create_task(run()))
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

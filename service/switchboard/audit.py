@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import orjson
 
 from switchboard.errors import AuditUnavailable, ProviderError, Refusal
+from switchboard.ratelimit import Standing
 
 Action: TypeAlias = Literal["token.mint", "grant.issue", "call.open", "call.end"]
 
@@ -49,6 +50,8 @@ class Event:
     preset: str | None = None
     overrides: Sequence[str] = ()
     dropped: Sequence[str] = ()
+    shadow: Sequence[str] = ()
+    """Quotas that would have refused this request, were they enforced."""
     provider: str | None = None
     provider_request_id: str | None = None
     credential_sha256: str | None = None
@@ -62,13 +65,15 @@ class Event:
 
     undo: Callable[[], Awaitable[None]] | None = None
     """What takes the deed back if it cannot be recorded; not part of the record."""
+    standing: Standing | None = None
+    """The quotas as they stood, for observers; not part of the record."""
 
     def record(self) -> dict[str, Any]:
         """The audit record: every field that is known, every text bounded."""
         return {name: bounded(value) for name in RECORDED if (value := getattr(self, name)) not in (None, ())}
 
 
-RECORDED = tuple(field.name for field in fields(Event) if field.name != "undo")
+RECORDED = tuple(field.name for field in fields(Event) if field.name not in ("undo", "standing"))
 
 
 def bounded(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,15 +9,17 @@ from typing import Any
 
 from switchboard.admission import Admission, Admitted, Policies, Policy
 from switchboard.audit import Audit, Caller, Event
-from switchboard.calls import MAX_SECONDS, Call, Reservation, is_call_id
+from switchboard.calls import MAX_SECONDS, Call, is_call_id
 from switchboard.errors import CallNotFound, ProviderError, ProviderUnavailable, Refusal
 from switchboard.grants import Grants
-from switchboard.ledger import Ledger
+from switchboard.ledger import Ledger, Reservation
 from switchboard.presets import Session, excerpt
 from switchboard.providers import Opened
+from switchboard.ratelimit import UNLIMITED, Standing
 from switchboard.sdp import check_offer
 
 MIN_TTL = 10  # seconds; the provider mints nothing shorter
+CLOCK_MARGIN = 120  # seconds that a used grant is remembered beyond its end, for replicas whose clocks are behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Credential:
     expires_at: int
     session: Mapping[str, Any]
     calls_url: str
+    standing: Standing = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Answer:
 
     call_id: str
     sdp: bytes
+    standing: Standing = UNLIMITED
 
 
 class Broker:
@@ -91,15 +94,17 @@ class Broker:
             admitted = await self._admission.admit(
                 policy, caller, event, preset_name=wish.preset, wanted=wish.session, by_grant="no"
             )
+            standing = await self._charge(event, self._reservation(admitted))
             seconds = max(MIN_TTL, min(admitted.preset.token_ttl, wish.seconds or admitted.preset.token_ttl))
-            if admitted.preset.delivery == "relay":
-                event.action = "grant.issue"
-                credential = self._grant(admitted, wish.session, seconds)
-            else:
-                credential = await self._client_secret(admitted, event, caller, seconds)
+            with standing.shown():
+                if admitted.preset.delivery == "relay":
+                    event.action = "grant.issue"
+                    credential = self._grant(admitted, wish.session, seconds)
+                else:
+                    credential = await self._client_secret(admitted, event, caller, seconds)
             event.credential_sha256 = hashlib.sha256(credential.value.encode()).hexdigest()
             event.expires_at = credential.expires_at
-        return credential
+        return replace(credential, standing=standing)
 
     async def relay(self, caller: Caller, offer: Offer) -> Answer:
         """Open a call with the caller's offer.
@@ -114,24 +119,14 @@ class Broker:
             )
             check_offer(offer.sdp)
             reservation = self._reservation(admitted)
-            await self._ledger.reserve(reservation)
-            try:
-                opened = await admitted.provider.open_call(
-                    offer.sdp,
-                    admitted.tailored.session,
-                    safety_identifier=admitted.caller.user_key,
-                    dcid=offer.dcid,
-                    request_id=caller.request_id,
-                )
-            except Refusal as refusal:
-                if not refusal.uncertain:
-                    await self._ledger.release(reservation)
-                raise
-            call = self._call(admitted, opened)
-            event.call_id, event.provider_request_id = call.id, opened.provider_request_id
-            event.undo = lambda: self._abandon(policy, call, caller.request_id)
-            await self._ledger.bind(reservation, call)
-        return Answer(call.id, opened.answer)
+            standing = await self._charge(event, reservation)
+            with standing.shown():
+                opened = await self._open(admitted, reservation, offer, caller.request_id)
+                call = self._call(admitted, opened)
+                event.call_id, event.provider_request_id = call.id, opened.provider_request_id
+                event.undo = lambda: self._abandon(policy, call, caller.request_id)
+                await self._ledger.bind(call)
+        return Answer(call.id, opened.answer, standing)
 
     async def look_up(self, caller: Caller, call_id: str) -> Call:
         """The caller's own call.
@@ -156,7 +151,7 @@ class Broker:
             event.preset, event.provider = call.preset, call.provider
             if call.ended_at is None:
                 await self._hang_up(policy, call, caller.request_id)
-                call = await self._ledger.end(call.id, by="owner") or call
+                call = await self._ledger.end(call.tenant, call.id, by="owner") or call
             event.seconds = round((call.ended_at or self._clock()) - call.started_at, 3)
         return call
 
@@ -183,18 +178,48 @@ class Broker:
         event.provider_request_id = minted.provider_request_id
         return Credential(minted.value, minted.expires_at, excerpt(minted.session), admitted.provider.calls_url)
 
+    async def _open(self, admitted: Admitted, reservation: Reservation, offer: Offer, request_id: str) -> Opened:
+        try:
+            return await admitted.provider.open_call(
+                offer.sdp,
+                admitted.tailored.session,
+                safety_identifier=admitted.caller.user_key,
+                dcid=offer.dcid,
+                request_id=request_id,
+            )
+        except Refusal as refusal:
+            if not refusal.uncertain:
+                await self._ledger.release(reservation)
+            raise
+
     def _reservation(self, admitted: Admitted) -> Reservation:
-        caller = admitted.caller
+        """What is to be charged: a grant has paid at /token, and is good for one call."""
+        caller, grant = admitted.caller, admitted.caller.grant
+        limits = caller.tenant.limits_for(caller.principal.claims)
         return Reservation(
-            id=os.urandom(12).hex(),
             tenant=caller.tenant.name,
             user_key=caller.user_key,
-            grant_id=caller.grant.id if caller.grant else None,
-            grant_expires_at=caller.grant.expires_at if caller.grant else 0,
+            quotas=() if grant else limits.quotas,
+            enforce=not limits.shadow,
+            grant_id=grant.id if grant else None,
+            grant_seconds=grant.expires_at - self._clock() + CLOCK_MARGIN if grant else 0,
         )
 
+    async def _charge(self, event: Event, reservation: Reservation) -> Standing:
+        """Charge the quotas; gives what the caller is told of them.
+
+        Raises:
+            RateLimited: the request does not fit into one of them, and has been charged to none.
+        """
+        standing = await self._ledger.reserve(reservation)
+        event.standing = standing
+        if standing.exceeded and reservation.enforce:
+            raise standing.refusal()
+        event.shadow = tuple(window.quota.name for window in standing.exceeded)
+        return standing if reservation.enforce else UNLIMITED
+
     def _call(self, admitted: Admitted, opened: Opened) -> Call:
-        caller, now = admitted.caller, self._clock()
+        caller, now = admitted.caller, round(self._clock(), 3)
         return Call(
             id=opened.call_id,
             tenant=caller.tenant.name,
@@ -209,7 +234,7 @@ class Broker:
 
     async def _own_call(self, policy: Policy, caller: Caller, call_id: str, event: Event | None) -> Call:
         identified = await self._admission.identify(policy, caller, event, by_grant="even expired")
-        call = await self._ledger.find(call_id) if is_call_id(call_id) else None
+        call = await self._ledger.find(identified.tenant.name, call_id) if is_call_id(call_id) else None
         grant = identified.grant
         if call is None or (call.tenant, call.user_key) != (identified.tenant.name, identified.user_key):
             raise CallNotFound
@@ -227,4 +252,4 @@ class Broker:
         """Nobody will hear of this call; if the provider cannot be told now, the answer is lost all the same."""
         with contextlib.suppress(ProviderError):
             await self._hang_up(policy, call, request_id)
-            await self._ledger.end(call.id, by="admin")
+            await self._ledger.end(call.tenant, call.id, by="admin")

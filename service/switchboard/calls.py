@@ -1,7 +1,7 @@
-"""Calls: what a relayed offer started, and the reservation that comes before it."""
+"""Calls: what a relayed offer started."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 EndedBy: TypeAlias = Literal["owner", "deadline", "idle", "replaced", "admin", "suspended", "provider"]
@@ -33,16 +33,11 @@ class Call:
     def state(self) -> Literal["open", "ended"]:
         return "open" if self.ended_at is None else "ended"
 
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """A place taken before the provider is asked, then bound to its call or released."""
-
-    id: str
-    tenant: str
-    user_key: str
-    grant_id: str | None = None
-    grant_expires_at: float = 0.0
+    def at(self, now: float) -> "Call":
+        """The call as it stands at a time: the provider ends it at its deadline, whether we hear of it or not."""
+        if self.ended_at is not None or now < self.deadline:
+            return self
+        return replace(self, ended_at=self.deadline, ended_by="provider")
 
 
 def is_call_id(text: str) -> bool:

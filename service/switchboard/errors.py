@@ -8,16 +8,26 @@ Refusal
 ├── Unauthorized      MissingToken · InvalidToken · ExpiredToken · UnknownIssuer · GrantUsed · GrantExpired
 ├── Forbidden         UnknownTenant · TenantSuspended · OriginNotAllowed · PresetNotAllowed
 ├── UnknownPreset · CallNotFound · NotFound · MethodNotAllowed · RequestTimeout
-├── PayloadTooLarge · UnsupportedMediaType
+├── PayloadTooLarge · UnsupportedMediaType · RateLimited
 ├── ProviderError     ProviderRefused · ProviderUnavailable · ProviderTimeout · ProviderBusy
 └── Degraded · AuditUnavailable · InternalError
 """
 
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import orjson
 
 PROBLEM_JSON = "application/problem+json"
+# draft-ietf-httpapi-ratelimit-headers-10, section 6
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+
+
+class HasHeaders(Protocol):
+    """Something that an answer shows in its headers."""
+
+    def headers(self) -> Mapping[str, str]:
+        """Names and values."""
 
 
 class Refusal(Exception):
@@ -34,6 +44,8 @@ class Refusal(Exception):
     title: ClassVar[str]
     openai_type: ClassVar[str] = "invalid_request_error"
     default_detail: ClassVar[str] = ""
+    standing: "HasHeaders | None" = None
+    """What the caller's quotas looked like when it was refused; shown in the answer's headers."""
     uncertain: bool = False
     """Whether what was asked of the provider may have happened all the same."""
 
@@ -225,6 +237,19 @@ class UnsupportedMediaType(Refusal):
     title = "The body's media type is not supported"
 
 
+class RateLimited(Refusal):
+    """429: too many requests, by whatever limit the detail names; `retry_after` says when it lets go.
+
+    `violated` names the quota policies that were exceeded.
+    """
+
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+    openai_type = "rate_limit_error"
+    violated: Sequence[str] = ()
+
+
 class ProviderError(Refusal):
     """The provider did not do what it was asked. `provider_request_id` is for the audit, not for the caller."""
 
@@ -300,8 +325,11 @@ class InternalError(Refusal):
 
 def problem(refusal: Refusal, request_id: str) -> dict[str, Any]:
     """The body of a refusal, for readers of RFC 9457 and for OpenAI SDKs at once."""
-    return {
-        "type": f"urn:switchboard:problem:{refusal.code}",
+    violated = (
+        {"violated-policies": list(refusal.violated)} if isinstance(refusal, RateLimited) and refusal.violated else {}
+    )
+    return violated | {
+        "type": QUOTA_EXCEEDED if violated else f"urn:switchboard:problem:{refusal.code}",
         "title": refusal.title,
         "status": refusal.status,
         "detail": refusal.detail,
@@ -320,6 +348,8 @@ def problem(refusal: Refusal, request_id: str) -> dict[str, Any]:
 def problem_headers(refusal: Refusal) -> dict[str, str]:
     """The headers that belong to a refusal whatever its route."""
     headers = {"content-type": PROBLEM_JSON, "cache-control": "no-store"}
+    if refusal.standing is not None:
+        headers.update(refusal.standing.headers())
     if refusal.retry_after is not None:
         headers["retry-after"] = str(refusal.retry_after)
     if isinstance(refusal, MissingToken):

@@ -2,7 +2,7 @@
 business code. Labels are bounded: route templates, never raw paths; the first tenants, then `other`; never a user.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
 from switchboard import __version__
@@ -50,6 +50,29 @@ class Metrics:
             ("issuer", "outcome"),
             registry=self.registry,
         )
+        self._quota = Gauge(
+            "switchboard_quota_used_ratio",
+            "The fullest of a tenant's own windows at its last request: 1 is where refusals begin.",
+            ("tenant",),
+            registry=self.registry,
+        )
+        self._shadow = Counter(
+            "switchboard_shadow_refusals",
+            "Requests let through in shadow mode that a quota would have refused.",
+            ("tenant", "policy"),
+            registry=self.registry,
+        )
+        self._degraded = Gauge(
+            "switchboard_ratelimit_degraded",
+            "1 while Redis is away and limits are kept locally or requests are denied.",
+            registry=self.registry,
+        )
+        self._redis_errors = Counter(
+            "switchboard_redis_errors",
+            "Steps that Redis did not answer, or not as it should.",
+            ("error",),
+            registry=self.registry,
+        )
         self._audit = Counter("switchboard_audit_records", "Audit records written.", registry=self.registry)
         Info("switchboard_build", "The running version.", registry=self.registry).info({"version": __version__})
 
@@ -58,6 +81,15 @@ class Metrics:
         self._decisions.labels(event.action, self._tenant(event.tenant), event.outcome, event.reason).inc()
         if event.reason != "audit_unavailable":
             self._audit.inc()
+        for policy in event.shadow:
+            self._shadow.labels(self._tenant(event.tenant), policy).inc()
+        used = (
+            [1 - one.remaining / one.quota.limit for one in event.standing.windows if one.quota.scope == "tenant"]
+            if event.standing
+            else []
+        )
+        if used:
+            self._quota.labels(self._tenant(event.tenant)).set(max(used))
 
     def observe_http(self, route: str, method: str, status: int, seconds: float) -> None:
         """Time an answered request."""
@@ -70,6 +102,14 @@ class Metrics:
     def observe_jwks(self, issuer: str, outcome: str) -> None:
         """Count a fetch of an issuer's keys."""
         self._jwks.labels(issuer, outcome).inc()
+
+    def observe_redis_error(self, error: str) -> None:
+        """Count what went wrong with Redis, by the error's class."""
+        self._redis_errors.labels(error).inc()
+
+    def observe_degraded(self, degraded: bool) -> None:
+        """Show whether Redis is away."""
+        self._degraded.set(int(degraded))
 
     def render(self) -> bytes:
         """The Prometheus text format."""

@@ -1,4 +1,4 @@
-"""What wraps the app from outside, so that every answer has it, 500s included: request id, timing, CORS."""
+"""What wraps the app from outside, so that every answer has it, 500s included: request id, timing, address, CORS."""
 
 import re
 import secrets
@@ -9,6 +9,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from switchboard.clientaddress import ClientAddress
 from switchboard.errors import InternalError, OriginNotAllowed, Refusal, encode_problem, problem_headers
 from switchboard.tenants import Origins
 
@@ -60,6 +61,29 @@ class RequestContext:
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._observe(route_of(scope), method, status, time.perf_counter() - started)
+
+
+class RealClient:
+    """Puts the client's own address into `scope["client"]`, whatever proxies stand between: found once, here."""
+
+    def __init__(self, app: ASGIApp, *, addresses: ClientAddress) -> None:
+        self._app = app
+        self._addresses = addresses
+        self._warned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            peer, headers = (scope.get("client") or (None,))[0], Headers(scope=scope)
+            if not self._warned and self._addresses.overlooks(peer, headers):
+                # Once: it is about the deployment, not about this request.
+                self._warned = True
+                _log.warning(
+                    "a peer speaks for other addresses and is not in SWITCHBOARD_TRUSTED_PROXIES; if it is a proxy of"
+                    " yours, all its clients are now counted as one",
+                    peer=peer,
+                )
+            scope["client"] = (self._addresses.of(peer, headers), 0)  # its port is the proxy's business
+        await self._app(scope, receive, send)
 
 
 class Cors:

@@ -4,11 +4,15 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from limits import parse_many
 from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from switchboard.clientaddress import Network, networks
+
 PREFIX = "SWITCHBOARD_"
+DAY_SECONDS = 86400
 
 # Shorter secrets can be guessed offline from one grant or one audit record.
 Secret = Annotated[SecretStr, Field(min_length=32)]
@@ -51,6 +55,22 @@ class Settings(BaseSettings):
         default=(), description="secrets of the grants, comma-separated: the first seals, all open"
     )
     user_key_secret: Secret | None = Field(default=None, description="keys the user hash; never rotated")
+    redis_url: SecretStr | None = Field(
+        default=None, description="where replicas share their state; unset: in memory, one process"
+    )
+    on_redis_down: Literal["local", "deny"] = Field(
+        default="local", description="while Redis is away: each replica's share of the limits in memory, or 503"
+    )
+    expected_replicas: int = Field(default=1, ge=1, le=10_000, description="among how many `local` divides the limits")
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(), description="addresses and networks, comma-separated, whose `X-Forwarded-For` is believed"
+    )
+    edge_limit: str = Field(
+        default="300/minute", description="requests of one client address to one process, like 20/second;300/minute"
+    )
+    edge_exempt: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(), description="addresses and networks, comma-separated, that `SWITCHBOARD_EDGE_LIMIT` does not count"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the log on stderr")
     provider_timeout: float = Field(
         default=15.0, gt=0, le=120, description="seconds for one whole answer of a provider"
@@ -61,6 +81,30 @@ class Settings(BaseSettings):
     @classmethod
     def _comma_separated(cls, given: object) -> object:
         return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
+    @field_validator("trusted_proxies", "edge_exempt", mode="before")
+    @classmethod
+    def _networks(cls, given: object) -> object:
+        return networks(given) if isinstance(given, str) else given
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _not_everyone(cls, trusted: tuple[Network, ...]) -> tuple[Network, ...]:
+        for network in trusted:
+            if network.prefixlen == 0:
+                raise ValueError(f"`{network}` would believe everyone: write the networks of your own proxies")
+        return trusted
+
+    @field_validator("edge_limit")
+    @classmethod
+    def _countable(cls, given: str) -> str:
+        try:
+            limits = parse_many(given)
+        except ValueError:
+            raise ValueError(f"`{given}` is no limit: write 300/minute, or several as 20/second;300/minute") from None
+        if any(limit.amount < 1 or limit.get_expiry() > DAY_SECONDS for limit in limits):
+            raise ValueError(f"`{given}`: each limit lets at least 1 request pass, in a day at the longest")
+        return given
 
     @classmethod
     def settings_customise_sources(

@@ -1,10 +1,13 @@
 """Tenants: whose presets, origins and limits apply to a caller."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from switchboard.errors import OriginNotAllowed, UnknownPreset
+from switchboard.identity import claim_at
 from switchboard.presets import Preset
+from switchboard.ratelimit import Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,14 @@ class Origins:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a tenant's users may use. `shadow` counts and reports, and refuses nothing."""
+
+    quotas: tuple[Quota, ...] = ()
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A customer or product, with everything that is decided for its users."""
 
@@ -31,6 +42,10 @@ class Tenant:
     presets: Mapping[str, Preset]
     default_preset: str
     suspended: bool = False
+    limits: Limits = Limits()
+    limits_claim: str | None = None
+    limits_by_value: Mapping[str, Limits] = field(default_factory=dict)
+    """Other limits, by the value of `limits_claim` in the caller's token."""
     claims_in_use: frozenset[str] = frozenset()
     """Claims that some preset refers to: all that a grant has to carry along."""
 
@@ -42,6 +57,11 @@ class Tenant:
         """
         if origin is not None and not self.origins.allow(origin):
             raise OriginNotAllowed
+
+    def limits_for(self, claims: Mapping[str, Any]) -> Limits:
+        """The limits of a caller with these claims."""
+        value = None if self.limits_claim is None else claim_at(claims, self.limits_claim)
+        return self.limits_by_value.get(value, self.limits) if isinstance(value, str) else self.limits
 
     def preset(self, name: str | None) -> Preset:
         """The preset of that name, or the default one.

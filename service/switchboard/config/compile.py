@@ -6,7 +6,12 @@ from typing import Any
 from switchboard.config import schema
 from switchboard.config.secrets import Secrets
 from switchboard.presets import Between, OneOf, Preset, Rule, TextUpTo, slot_names
-from switchboard.tenants import Origins, Tenant
+from switchboard.ratelimit import quotas
+from switchboard.tenants import Limits, Origins, Tenant
+
+# A person who clicks, not a program that loops; a tenant of thousands of them.
+DEFAULT_USER = ["10/minute", "100/day"]
+DEFAULT_TENANT = ["1000/minute"]
 
 
 def tenants_of(config: schema.Config, secrets: Secrets) -> dict[str, Tenant]:
@@ -35,7 +40,14 @@ def _tenant(name: str, tenant: schema.Tenant, secrets: Secrets) -> Tenant:
         presets={preset_name: _preset(preset_name, preset, secrets) for preset_name, preset in tenant.presets.items()},
         default_preset=tenant.default_preset,
         suspended=tenant.suspended,
-        claims_in_use=_claims_in_use(tenant.presets.values()),
+        limits=limits_of(tenant.limits),
+        limits_claim=tenant.limits_by.claim if tenant.limits_by else None,
+        limits_by_value={
+            value: limits_of(merged(tenant.limits, changes)) for value, changes in tenant.limits_by.values.items()
+        }
+        if tenant.limits_by
+        else {},
+        claims_in_use=_claims_in_use(tenant),
     )
 
 
@@ -61,9 +73,21 @@ def _rule(rule: list[Any] | schema.Range | schema.Length) -> Rule:
             return OneOf(tuple(rule))
 
 
-def _claims_in_use(presets: Iterable[schema.Preset]) -> frozenset[str]:
-    paths: set[str] = set()
-    for preset in presets:
+def limits_of(written: schema.Limits) -> Limits:
+    """The limits that a tenant has, with our defaults where it sets none."""
+    user = DEFAULT_USER if written.user is None else written.user
+    tenant = DEFAULT_TENANT if written.tenant is None else written.tenant
+    return Limits(quotas("user", user) + quotas("tenant", tenant), shadow=written.mode == "shadow")
+
+
+def merged(limits: schema.Limits, changes: schema.Limits) -> schema.Limits:
+    """The limits with some of their fields replaced."""
+    return limits.model_copy(update={name: getattr(changes, name) for name in changes.model_fields_set})
+
+
+def _claims_in_use(tenant: schema.Tenant) -> frozenset[str]:
+    paths: set[str] = {tenant.limits_by.claim} if tenant.limits_by else set()
+    for preset in tenant.presets.values():
         paths |= preset.requires.keys() | slot_names(str(preset.session.get("instructions", "")))
     # A dotted path may be a claim's own name, or begin with one.
     return frozenset(paths | {path.partition(".")[0] for path in paths})

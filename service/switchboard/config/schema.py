@@ -26,9 +26,12 @@ from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCu
 
 from switchboard.config.mistakes import right_for, unknown_name
 from switchboard.identity.jwks import is_safe_url
+from switchboard.ratelimit import quotas
 from switchboard.sessions import Session, problems
 
 HMAC_ALGORITHMS = ("HS256",)
+MAX_RATE = 1_000_000_000
+MAX_WINDOW = 31 * 86400  # seconds
 Algorithm: TypeAlias = Literal["HS256", "RS256", "PS256", "ES256", "EdDSA"]
 
 
@@ -82,6 +85,16 @@ def _origin(text: str) -> str:
     return text.lower()
 
 
+def _rate(text: str) -> str:
+    try:
+        written = quotas("user", [text])
+    except ValueError:
+        written = ()
+    if not all(0 < quota.limit <= MAX_RATE and 0 < quota.seconds <= MAX_WINDOW for quota in written) or not written:
+        raise mistake("a rate like `10/minute` or `5 per 10 seconds`, over at most 31 days")
+    return text
+
+
 def _session(session: Any) -> Any:
     found = problems(session)
     if found:
@@ -115,10 +128,7 @@ ListOrAny: TypeAlias = Annotated[
     Discriminator(lambda given: "<any>" if isinstance(given, str) else "<list>"),
 ]
 Scalar: TypeAlias = str | int | float | bool
-Rate: TypeAlias = Annotated[
-    str,
-    StringConstraints(pattern=r"^[1-9][0-9]{0,8}/([1-9][0-9]{0,3} ?)?(second|minute|hour|day)s?$"),
-]
+Rate: TypeAlias = Annotated[str, AfterValidator(_rate), Field(examples=["10/minute", "100/day", "5 per 10 seconds"])]
 
 
 class Provider(Strict):

@@ -6,6 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+OFFER_PATHS = ("/sdp", "/session")
+"""Where a POST offers a call. The provider's sample frontends post to the second."""
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 

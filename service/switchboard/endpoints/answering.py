@@ -1,6 +1,7 @@
 """Answers: JSON, and refusals as problems."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -8,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from switchboard.endpoints import OFFER_PATHS
 from switchboard.errors import (
     InternalError,
     MethodNotAllowed,
@@ -21,9 +23,11 @@ from switchboard.errors import (
 NO_STORE = {"cache-control": "no-store"}
 
 
-def json_answer(content: Mapping[str, Any], *, status: int = 200) -> Response:
+def json_answer(
+    content: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})
+) -> Response:
     """An answer that no cache may keep: it is about one caller, and may hold a credential."""
-    return Response(orjson.dumps(content), status, NO_STORE, "application/json")
+    return Response(orjson.dumps(content), status, {**headers, **NO_STORE}, "application/json")
 
 
 async def answer_refusal(request: Request, exception: Exception) -> Response:
@@ -32,7 +36,7 @@ async def answer_refusal(request: Request, exception: Exception) -> Response:
     if isinstance(exception, OriginNotAllowed):
         request.scope["origin_refused"] = True
     headers = problem_headers(exception)
-    if request.scope.get("offers_a_call"):
+    if request.method == "POST" and request.scope["path"] in OFFER_PATHS:
         # OpenAI SDKs retry by themselves, and each success would be a billed call.
         headers["x-should-retry"] = "false"
     return Response(encode_problem(exception, request.scope["request_id"]), exception.status, headers)

@@ -1,7 +1,8 @@
 """Health on both ports; metrics and details on the ops port alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
@@ -17,6 +18,10 @@ class Readiness:
     """Whether this process takes work: the one value that the server changes as it starts and drains."""
 
     state: str = "starting"
+    degraded: dict[str, str] = field(default_factory=dict)
+    """What is away, and why; a process that can go on without it stays ready."""
+    advice: list[str] = field(default_factory=list)
+    """What an operator should look at, for the ops port."""
 
     def ready(self) -> None:
         """Take work from now on."""
@@ -35,7 +40,11 @@ def health_routes(readiness: Readiness, *, details: bool) -> list[Route]:
 
     async def readyz(_: Request) -> Response:
         ready = readiness.state == "ready"
-        shown = {"status": readiness.state} | ({"version": __version__} if details else {})
+        shown: dict[str, Any] = {"status": readiness.state}
+        if readiness.degraded:
+            shown["degraded"] = readiness.degraded if details else list(readiness.degraded)
+        if details:
+            shown |= {"version": __version__, "advice": readiness.advice}
         return json_answer(shown, status=200 if ready else 503)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from switchboard.broker import Broker, Offer
 from switchboard.calls import Call
-from switchboard.endpoints import resource
+from switchboard.endpoints import OFFER_PATHS, resource
 from switchboard.endpoints.answering import NO_STORE, json_answer
 from switchboard.endpoints.reading import (
     MAX_JSON_BYTES,
@@ -34,9 +34,9 @@ def routes(broker: Broker) -> list[Route]:
     """The routes of this module."""
 
     async def post_offer(request: Request) -> Response:
-        request.scope["offers_a_call"] = True
         answer = await broker.relay(caller_of(request), await read_offer(request))
-        return Response(answer.sdp, 201, {**NO_STORE, "location": f"/sdp/{answer.call_id}"}, MEDIA_TYPE)
+        headers = {**NO_STORE, **answer.standing.headers(), "location": f"/sdp/{answer.call_id}"}
+        return Response(answer.sdp, 201, headers, MEDIA_TYPE)
 
     async def get_call(request: Request) -> Response:
         return json_answer(_as_json(await broker.look_up(caller_of(request), request.path_params["call_id"])))
@@ -48,9 +48,7 @@ def routes(broker: Broker) -> list[Route]:
         return Response(b"", 200, {"accept-post": f"{MEDIA_TYPE}, {MULTIPART}", "allow": "OPTIONS, POST"})
 
     return [
-        resource("/sdp", POST=post_offer, OPTIONS=options),
-        # The provider's sample frontends post their offer here.
-        resource("/session", POST=post_offer, OPTIONS=options),
+        *(resource(path, POST=post_offer, OPTIONS=options) for path in OFFER_PATHS),
         resource("/sdp/{call_id}", GET=get_call, DELETE=delete_call),
     ]
 

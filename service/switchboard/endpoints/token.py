@@ -54,7 +54,8 @@ def routes(broker: Broker) -> list[Route]:
                 "calls_url": credential.calls_url,
                 # Where the retired beta had it, and many frontends still look.
                 "client_secret": {"value": credential.value, "expires_at": credential.expires_at},
-            }
+            },
+            headers=credential.standing.headers(),
         )
 
     return [resource("/token", GET=token, POST=token)]

@@ -419,7 +419,11 @@ export class Call extends EventTarget {
 
   /** Nobody will use this call: free its slot. */
   async #release() {
-    if (this.controllable) await this.#http("hang up", this.url, { method: "DELETE", keepalive: true }).catch(() => {});
+    if (!this.controllable) return;
+    // Read to its end: an answer left unread keeps its connection busy.
+    await this.#http("hang up", this.url, { method: "DELETE", keepalive: true })
+      .then((response) => response.text())
+      .catch(() => {});
   }
 
   /** @param {string} path */

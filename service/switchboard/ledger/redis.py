@@ -1,0 +1,154 @@
+"""The ledger in Redis 7: one script, one wait, whatever the number of windows. Time is Redis's own.
+
+Keys are `swb:{tenant}:…`; the braces are a hash tag, so that all keys of a tenant live in one slot of a Cluster.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any, Protocol
+
+import orjson
+from redis.exceptions import NoScriptError, RedisError
+
+from switchboard.calls import Call, EndedBy
+from switchboard.errors import GrantUsed
+from switchboard.ledger import LedgerAway, Reservation
+from switchboard.ledger.memory import KEPT_SECONDS
+from switchboard.ratelimit import UNLIMITED, Quota, Standing, Window
+
+WAIT_SECONDS = 0.15  # for one step; a request has two of them at most, within its 250 ms to be decided
+PROBE_TENANT = "switchboard-probe"
+
+
+class Commands(Protocol):
+    """The few commands that are used: a single server's client, a Sentinel's and a Cluster's all have them."""
+
+    async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any: ...
+    async def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any: ...
+    async def get(self, name: str) -> Any: ...
+    async def set(self, name: str, value: bytes, *, px: int) -> Any: ...
+    async def delete(self, *names: str) -> Any: ...
+    async def config_get(self, pattern: str) -> Any: ...
+
+
+class Script:
+    """A Lua script, called by its hash; sent whole when the server does not know it (any more)."""
+
+    def __init__(self, name: str) -> None:
+        self._text = files("switchboard.ledger").joinpath(name).read_text(encoding="utf-8")
+        # SHA-1 is how Redis names scripts.
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, client: Commands, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        try:
+            return await client.evalsha(self._sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await client.eval(self._text, len(keys), *keys, *args)
+
+
+class RedisLedger:
+    """Keeps the ledger in Redis.
+
+    Args:
+        client: bounded by its own socket timeouts, retrying nothing.
+        wait: seconds for one step.
+        clock: unix seconds; only to tell that a call's deadline has passed.
+    """
+
+    def __init__(self, client: Commands, *, wait: float = WAIT_SECONDS, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._client = client
+        self._wait = wait
+        self._reserve = Script("reserve.lua")
+        self._end_call = Script("end_call.lua")
+
+    async def reserve(self, reservation: Reservation) -> Standing:
+        """See `Ledger.reserve`."""
+        keys = [_window_key(reservation, quota) for quota in reservation.quotas]
+        if reservation.grant_id is not None:
+            keys.append(_grant_key(reservation))
+        elif not keys:
+            return UNLIMITED
+        grant_ms = 0 if reservation.grant_id is None else int(reservation.grant_seconds * 1000)
+        args: list[str | int] = [int(reservation.enforce), grant_ms]
+        for quota in reservation.quotas:
+            args += [quota.limit, quota.seconds * 1000]
+        state, *numbers = await self._within(self._reserve.run(self._client, keys, args))
+        if state == b"used":
+            raise GrantUsed
+        counted = zip(reservation.quotas, numbers[::2], numbers[1::2], strict=True)
+        windows = [_window(quota, int(count), int(ttl)) for quota, count, ttl in counted]
+        exceeded = [window for window in windows if window.remaining == 0] if state == b"exceeded" else []
+        return Standing(windows, exceeded)
+
+    async def release(self, reservation: Reservation) -> None:
+        """See `Ledger.release`."""
+        if reservation.grant_id is not None:
+            await self._within(self._client.delete(_grant_key(reservation)))
+
+    async def bind(self, call: Call) -> None:
+        """See `Ledger.bind`."""
+        milliseconds = int((call.deadline - call.started_at + KEPT_SECONDS) * 1000)
+        content = orjson.dumps(asdict(call))
+        await self._within(self._client.set(_call_key(call.tenant, call.id), content, px=milliseconds))
+
+    async def find(self, tenant: str, call_id: str) -> Call | None:
+        """See `Ledger.find`."""
+        call = _call(await self._within(self._client.get(_call_key(tenant, call_id))))
+        return None if call is None else call.at(self._clock())
+
+    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Call | None:
+        """See `Ledger.end`."""
+        call = _call(await self._within(self._end_call.run(self._client, [_call_key(tenant, call_id)], [by])))
+        return None if call is None else call.at(self._clock())
+
+    async def eviction_policy(self) -> str | None:
+        """Redis's `maxmemory-policy`; None if it does not tell, as some managed services do not."""
+        try:
+            answer = await self._within(self._client.config_get("maxmemory-policy"))
+        except LedgerAway:
+            return None
+        policy = answer.get("maxmemory-policy", answer.get(b"maxmemory-policy"))
+        return policy.decode() if isinstance(policy, bytes) else policy
+
+    async def probe(self) -> None:
+        """Whether admission would work now: the same script, writing a counter of its own.
+
+        Raises:
+            LedgerAway: it would not.
+        """
+        quota = Quota("tenant", 2**31, 1)
+        await self.reserve(Reservation(tenant=PROBE_TENANT, user_key="", quotas=(quota,)))
+
+    async def _within(self, step: Any) -> Any:
+        try:
+            async with asyncio.timeout(self._wait):
+                return await step
+        except (RedisError, OSError, TimeoutError) as error:
+            # Not the error's text: it may quote keys.
+            raise LedgerAway(type(error).__name__) from error
+
+
+def _window(quota: Quota, count: int, ttl: int) -> Window:
+    return Window(quota, max(0, quota.limit - count), ttl / 1000 if ttl > 0 else float(quota.seconds))
+
+
+def _window_key(reservation: Reservation, quota: Quota) -> str:
+    whose = f"user:{reservation.user_key}" if quota.scope == "user" else "tenant"
+    return f"swb:{{{reservation.tenant}}}:quota:{whose}:{quota.seconds}"
+
+
+def _grant_key(reservation: Reservation) -> str:
+    return f"swb:{{{reservation.tenant}}}:grant:{reservation.grant_id}"
+
+
+def _call_key(tenant: str, call_id: str) -> str:
+    return f"swb:{{{tenant}}}:call:{call_id}"
+
+
+def _call(written: bytes | None) -> Call | None:
+    return None if written is None else Call(**orjson.loads(written))

@@ -1,0 +1,127 @@
+"""Quotas: how often a user or a tenant may start, what is left, and how clients are told.
+
+Fixed windows: a window opens with its first request and ends its length later.
+`RateLimit` and `RateLimit-Policy` follow draft-ietf-httpapi-ratelimit-headers-10; `10/minute` is the notation of the
+library `limits`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from limits import RateLimitItem, parse
+
+from switchboard.errors import RateLimited, Refusal
+
+Scope: TypeAlias = Literal["user", "tenant"]
+
+_UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """So many requests of one user, or of a whole tenant, in a window of so many seconds."""
+
+    scope: Scope
+    limit: int
+    seconds: int
+
+    @property
+    def name(self) -> str:
+        """The policy's name in headers and records: `user-minute`, `tenant-7200s`."""
+        return f"{self.scope}-{_UNITS.get(self.seconds, f'{self.seconds}s')}"
+
+    @property
+    def item(self) -> RateLimitItem:
+        """As the library has it."""
+        return parse(f"{self.limit}/{self.seconds} second")
+
+    def __str__(self) -> str:
+        whose = "per user" if self.scope == "user" else "for the whole tenant"
+        return f"{self.limit} per {_UNITS.get(self.seconds, f'{self.seconds} seconds')} {whose}"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A quota as it stands: what is left of it, and in how many seconds it begins anew."""
+
+    quota: Quota
+    remaining: int
+    resets_in: float
+
+    @property
+    def seconds(self) -> int:
+        """Whole seconds after which waiting has certainly helped."""
+        return max(1, math.ceil(self.resets_in))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All windows that a request was held against, after it was counted; `exceeded` if it did not fit into some."""
+
+    windows: Sequence[Window]
+    exceeded: Sequence[Window] = ()
+
+    @property
+    def wait(self) -> int:
+        """Seconds until every exceeded window has begun anew."""
+        return max((window.seconds for window in self.exceeded), default=0)
+
+    def refusal(self) -> RateLimited:
+        """What a caller is told whose request did not fit."""
+        named = " and ".join(str(window.quota) for window in self.exceeded)
+        refusal = RateLimited(f"The limit of {named} is used up; try again in {self.wait} s.", retry_after=self.wait)
+        refusal.violated = [window.quota.name for window in self.exceeded]
+        refusal.standing = self
+        return refusal
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """A refusal inside the block tells the caller of this standing too: the request has been counted."""
+        try:
+            yield
+        except Refusal as refusal:
+            refusal.standing = self
+            raise
+
+    def headers(self) -> Mapping[str, str]:
+        """`RateLimit-Policy` and `RateLimit`.
+
+        A tenant's windows are shown only where one of them is what the next request will meet: how much a tenant's
+        other users talk is otherwise nobody's business.
+        """
+        own = [window for window in self.windows if window.quota.scope == "user"]
+        tightest = min(self.windows, key=lambda window: (window.remaining, -window.resets_in), default=None)
+        shown = own if tightest is None or tightest in own else [*own, tightest]
+        if not shown:
+            return {}
+        return {
+            "ratelimit-policy": ", ".join(
+                f'"{one.quota.name}";q={one.quota.limit};w={one.quota.seconds}' for one in shown
+            ),
+            "ratelimit": ", ".join(f'"{one.quota.name}";r={one.remaining};t={one.seconds}' for one in shown),
+        }
+
+
+UNLIMITED = Standing(())
+
+
+def quotas(scope: Scope, written: Iterable[str]) -> tuple[Quota, ...]:
+    """The quotas that are written in the notation of `limits`; of two with the same window the smaller counts.
+
+    Raises:
+        ValueError: a text is not of that notation.
+    """
+    smallest: dict[int, int] = {}
+    for text in written:
+        item = parse(text)
+        seconds = item.get_expiry()
+        smallest[seconds] = min(item.amount, smallest.get(seconds, item.amount))
+    return tuple(Quota(scope, limit, seconds) for seconds, limit in sorted(smallest.items()))
+
+
+def share(quota: Quota, replicas: int) -> Quota:
+    """One replica's part of a quota while the replicas cannot count together; at least one request."""
+    return Quota(quota.scope, max(1, quota.limit // replicas), quota.seconds)
