@@ -8,6 +8,7 @@ import pytest
 from switchboard import logs
 from tests.support import world as worlds
 from tests.support.leaks import LEAKS
+from tests.support.redis import redis_server
 
 
 @pytest.fixture
@@ -20,6 +21,20 @@ async def world():
     """The example policy's world; see tests/support/world.py."""
     async with worlds.world() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def _redis_of_the_session(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(_redis_of_the_session):
+    """A real Redis, empty. Tests that break a server start one of their own."""
+    _redis_of_the_session.do("FLUSHALL")
+    _redis_of_the_session.do("SCRIPT", "FLUSH")
+    return _redis_of_the_session
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -18,11 +18,13 @@ from starlette.types import ASGIApp
 from switchboard.admission import Admission, Policies, Policy
 from switchboard.audit import Audit, Sink
 from switchboard.broker import Broker
+from switchboard.clientaddress import ClientAddress
 from switchboard.config import schema
 from switchboard.config.compile import all_origins, tenants_of
 from switchboard.config.secrets import Secrets
 from switchboard.endpoints import docs, sdp, token
 from switchboard.endpoints.answering import answer_defect, answer_http_exception, answer_refusal
+from switchboard.endpoints.edge import Edge
 from switchboard.endpoints.ops import Readiness, health_routes, metrics_routes
 from switchboard.errors import Refusal
 from switchboard.grants import Grants
@@ -36,7 +38,7 @@ from switchboard.ledger.memory import MemoryLedger
 from switchboard.ledger.redis import Commands, RedisLedger
 from switchboard.ledger.resilient import ResilientLedger
 from switchboard.metrics import Metrics
-from switchboard.middleware import Cors, RequestContext
+from switchboard.middleware import Cors, RealClient, RequestContext
 from switchboard.providers.openai import OpenAI, ProviderKey
 from switchboard.providers.transport import ObservedTransport, PyreqwestTransport, Transport
 from switchboard.settings import Settings

@@ -73,7 +73,7 @@ def counted_as(address: str) -> str:
     found = parsed(address)
     if isinstance(found, IPv6Address):
         return str(IPv6Network((int(found), COUNTED_PREFIX), strict=False))
-    return address
+    return address if found is None else str(found)
 
 
 def parsed(text: str) -> Address | None:

@@ -221,6 +221,16 @@ class RequestTimeout(Refusal):
     default_detail = "The request's body did not arrive in time."
 
 
+class RateLimited(Refusal):
+    """429: a limit of requests in time. `violated` names the quota policies that were exceeded."""
+
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+    openai_type = "rate_limit_error"
+    violated: Sequence[str] = ()
+
+
 class PayloadTooLarge(Refusal):
     """413."""
 
@@ -235,19 +245,6 @@ class UnsupportedMediaType(Refusal):
     status = 415
     code = "unsupported_media_type"
     title = "The body's media type is not supported"
-
-
-class RateLimited(Refusal):
-    """429: too many requests, by whatever limit the detail names; `retry_after` says when it lets go.
-
-    `violated` names the quota policies that were exceeded.
-    """
-
-    status = 429
-    code = "rate_limited"
-    title = "Too many requests"
-    openai_type = "rate_limit_error"
-    violated: Sequence[str] = ()
 
 
 class ProviderError(Refusal):

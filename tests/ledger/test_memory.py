@@ -41,17 +41,17 @@ CALL = Call("rtc_1", "acme", "u" * 64, "support", "openai", "env:K", 1000.0, 460
 async def test_windows_are_charged_together_or_not_at_all(ledger, clock):
     asked = reservation(quotas=(MINUTE, DAY))
     first = await ledger.reserve(asked)
-    assert first == Standing([Window(MINUTE, 1, 60.0), Window(DAY, 2, 86400.0)])
+    assert first == Standing((Window(MINUTE, 1, 60.0), Window(DAY, 2, 86400.0)))
     clock.now += 10
     await ledger.reserve(asked)
     refused = await ledger.reserve(asked)
-    assert refused == Standing([Window(MINUTE, 0, 50.0), Window(DAY, 1, 86390.0)], [Window(MINUTE, 0, 50.0)])
+    assert refused == Standing((Window(MINUTE, 0, 50.0), Window(DAY, 1, 86390.0)), (Window(MINUTE, 0, 50.0),))
     clock.now += 51
-    assert (await ledger.reserve(asked)).windows == [Window(MINUTE, 1, 60.0), Window(DAY, 0, 86339.0)]
+    assert (await ledger.reserve(asked)).windows == (Window(MINUTE, 1, 60.0), Window(DAY, 0, 86339.0))
     clock.now += 61
     # The day is used up now; the minute, which is not, is charged nothing.
     for _ in range(5):
-        assert (await ledger.reserve(asked)).windows == [Window(MINUTE, 2, 60.0), Window(DAY, 0, 86278.0)]
+        assert (await ledger.reserve(asked)).windows == (Window(MINUTE, 2, 60.0), Window(DAY, 0, 86278.0))
 
 
 async def test_users_share_the_tenants_windows_and_nothing_else(ledger):

@@ -45,7 +45,7 @@ def connect(url: str) -> AnyRedis:
             )
         except ValueError as error:
             raise RedisUrlError(str(error)) from None
-        return Redis(connection_pool=pool)
+        return Redis.from_pool(pool)  # and closes it
     credentials, _, addresses = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     if credentials:

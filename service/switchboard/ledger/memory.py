@@ -75,8 +75,8 @@ class MemoryLedger:
         for quota in held if not exceeded else ():
             self._limiter.hit(quota.item, *_identifiers(reservation, quota))
         return Standing(
-            [self._window(reservation, quota) for quota in held],
-            [self._window(reservation, quota) for quota in exceeded],
+            tuple(self._window(reservation, quota) for quota in held),
+            tuple(self._window(reservation, quota) for quota in exceeded),
         )
 
     def _window(self, reservation: Reservation, quota: Quota) -> Window:

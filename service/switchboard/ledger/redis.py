@@ -81,8 +81,8 @@ class RedisLedger:
         if state == b"used":
             raise GrantUsed
         counted = zip(reservation.quotas, numbers[::2], numbers[1::2], strict=True)
-        windows = [_window(quota, int(count), int(ttl)) for quota, count, ttl in counted]
-        exceeded = [window for window in windows if window.remaining == 0] if state == b"exceeded" else []
+        windows = tuple(_window(quota, int(count), int(ttl)) for quota, count, ttl in counted)
+        exceeded = tuple(window for window in windows if window.remaining == 0) if state == b"exceeded" else ()
         return Standing(windows, exceeded)
 
     async def release(self, reservation: Reservation) -> None:

@@ -61,8 +61,8 @@ class Window:
 class Standing:
     """All windows that a request was held against, after it was counted; `exceeded` if it did not fit into some."""
 
-    windows: Sequence[Window]
-    exceeded: Sequence[Window] = ()
+    windows: tuple[Window, ...]
+    exceeded: tuple[Window, ...] = ()
 
     @property
     def wait(self) -> int:

@@ -5,6 +5,7 @@ on the event loop (docs/decisions/0010-fixed-windows.md). This one forgets from 
 """
 
 import heapq
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,15 +13,25 @@ from typing import Any
 from limits.storage import Storage
 
 SCHEME = "switchboard-memory"
+FORGOTTEN_AT_ONCE = 500  # under 1 ms; after a flood the rest waits for the next hits
 
 
 class WindowStorage(Storage):
-    """Counters that end. Not for threads: the event loop alone calls it."""
+    """Counters that end. Not for threads: the event loop alone calls it.
+
+    Args:
+        uri: as `limits` hands it over; it says nothing here.
+        clock: in seconds.
+        most: windows at one time. Where strangers choose the keys, those that end first begin anew beyond it.
+    """
 
     STORAGE_SCHEME = [SCHEME]  # noqa: RUF012 - the library's own convention
 
-    def __init__(self, uri: str | None = None, *, clock: Callable[[], float] = time.time, **_: Any) -> None:
+    def __init__(
+        self, uri: str | None = None, *, clock: Callable[[], float] = time.time, most: int = sys.maxsize, **_: Any
+    ) -> None:
         self._clock = clock
+        self._most = most
         self._windows: dict[str, tuple[float, int]] = {}
         self._ends: list[tuple[float, str]] = []
         super().__init__(uri)
@@ -34,7 +45,7 @@ class WindowStorage(Storage):
         """Count; the first count opens a window of `expiry` seconds."""
         now = self._clock()
         self._forget(now)
-        window = self._windows.get(key)
+        window = self._open(key, now)
         if window is None:
             window = (now + expiry, 0)
             heapq.heappush(self._ends, (window[0], key))
@@ -43,15 +54,14 @@ class WindowStorage(Storage):
 
     def get(self, key: str) -> int:
         """The count of the window that is open, or 0."""
-        self._forget(self._clock())
-        window = self._windows.get(key)
+        window = self._open(key, self._clock())
         return 0 if window is None else window[1]
 
     def get_expiry(self, key: str) -> float:
         """When the open window ends, in the clock's time; now if none is open."""
-        window = self._windows.get(key)
         now = self._clock()
-        return now if window is None else max(window[0], now)
+        window = self._open(key, now)
+        return now if window is None else window[0]
 
     def check(self) -> bool:
         """Memory is there."""
@@ -71,8 +81,14 @@ class WindowStorage(Storage):
     def __len__(self) -> int:
         return len(self._windows)
 
+    def _open(self, key: str, now: float) -> tuple[float, int] | None:
+        window = self._windows.get(key)
+        return None if window is None or window[0] <= now else window
+
     def _forget(self, now: float) -> None:
-        while self._ends and self._ends[0][0] <= now:
+        for _ in range(FORGOTTEN_AT_ONCE):
+            if not self._ends or (self._ends[0][0] > now and len(self._ends) < self._most):
+                break
             end, key = heapq.heappop(self._ends)
             window: Any = self._windows.get(key)
             # A counter that was cleared and opened again has a later end of its own.
