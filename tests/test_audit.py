@@ -15,8 +15,8 @@ CALLER = Caller("r-1", "token", "https://app.example", "192.0.2.1", "agent")
 async def test_a_record_has_the_documented_fields_in_order():
     assert RECORDED == (
         "time", "id", "request_id", "action", "outcome", "reason", "tenant", "issuer", "user_key", "preset",
-        "overrides", "dropped", "shadow", "provider", "provider_request_id", "credential_sha256", "call_id", "expires_at",
-        "seconds", "origin", "client_ip", "user_agent", "duration_ms",
+        "overrides", "dropped", "shadow", "provider", "provider_request_id", "credential_sha256", "call_id",
+        "expires_at", "seconds", "origin", "client_ip", "user_agent", "duration_ms",
     )  # fmt: skip
 
 

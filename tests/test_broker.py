@@ -9,7 +9,7 @@ from email.policy import HTTP
 import orjson
 import pytest
 
-from switchboard.errors import GrantExpired
+from switchboard.errors import Degraded, GrantExpired
 from switchboard.grants import Grants
 from tests.support import world as worlds
 from tests.support.world import API_KEY, OFFER, ORIGIN, PUBLIC_URL, USER_KEY_SECRET
@@ -363,6 +363,37 @@ async def test_a_call_that_cannot_be_recorded_is_hung_up_and_its_answer_kept_bac
     assert world.emulator.calls[0].state == "ended"
     world.sink.failing = False
     assert (await world.relay()).status_code == 201
+
+
+async def test_a_call_that_cannot_be_entered_is_hung_up(world, monkeypatch):
+    async def lost(*_):
+        raise Degraded
+
+    monkeypatch.setattr("switchboard.ledger.memory.MemoryLedger.bind", lost)
+    answer = await world.relay()
+    assert (answer.status_code, answer.json()["code"]) == (503, "degraded")
+    assert [one.path.rpartition("/")[2] for one in world.emulator.requests] == ["calls", "hangup"]
+    assert world.emulator.calls[0].state == "ended"
+    assert (world.records[-1]["outcome"], world.records[-1]["reason"]) == ("error", "degraded")
+
+
+async def test_a_senseless_answer_leaves_no_call_behind(world):
+    await world.faults(not_json=True, operations=["call"], times=1)
+    answer = await world.relay()
+    assert (answer.status_code, answer.json()["code"]) == (502, "provider_unavailable")
+    assert world.emulator.calls[0].state == "ended"
+
+
+async def test_a_transcription_is_not_relayed(world):
+    answer = await world.relay(world.widgets_token(), path="/sdp?preset=captions")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "preset")
+    assert not world.emulator.requests
+
+
+async def test_the_location_has_the_public_path():
+    async with worlds.world(public_url="https://example.com/voice/") as world:
+        assert (await world.relay()).headers["location"].startswith("/voice/sdp/rtc_")
+        assert (await world.mint()).json()["calls_url"] == "https://example.com/voice/sdp"
 
 
 async def test_a_secret_that_cannot_be_recorded_is_not_handed_out(world):

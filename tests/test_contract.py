@@ -30,6 +30,8 @@ AWAY = "http://127.0.0.1:9/"  # an issuer that nobody runs
 MINTING = ("getToken", "createToken")
 OFFERING = ("openCall", "openCallAtSession")
 CALLING = ("getCall", "endCall")
+DESCRIBING = ("describeOffers", "describeOffersAtSession")
+LIMITED = (*MINTING, *OFFERING, *CALLING, *DESCRIBING, "getContractYaml", "getContractJson", "getDocs")
 BUSY = (*MINTING, *OFFERING, "endCall")  # asks the provider, and is on record
 
 
@@ -42,7 +44,9 @@ def test_it_is_an_openapi_document():
 
 @pytest.mark.anyio
 async def test_it_has_every_route_and_no_other(ask):
-    starlette = ask.world.public._app._app
+    starlette: Any = ask.world.public
+    while not isinstance(starlette, Starlette):
+        starlette = starlette._app
     served = {
         (method, route.path)
         for route in starlette.routes
@@ -262,7 +266,7 @@ async def _(ask, operation, patch):
     return await ask(operation, token=ask.world.token(org_id="paused"))
 
 
-@refused("origin_not_allowed", *MINTING, *OFFERING, *CALLING, "describeOffers", "describeOffersAtSession")
+@refused("origin_not_allowed", *MINTING, *OFFERING, *CALLING, *DESCRIBING)
 async def _(ask, operation, patch):
     headers = {"origin": "https://evil.example"}
     if operation.startswith("describe"):
@@ -305,6 +309,15 @@ async def _(ask, operation, patch):
 @refused("unsupported_media_type", "createToken", *OFFERING)
 async def _(ask, operation, patch):
     return await ask(operation, content=b"v=0", headers={"content-type": "application/octet-stream"})
+
+
+@refused("rate_limited", *LIMITED, edge_limit="2/minute", trusted_proxies="127.0.0.1")
+async def _(ask, operation, patch):
+    here = {"x-forwarded-for": f"198.51.100.{LIMITED.index(operation)}"}  # the first request came from elsewhere
+    ask.call_path = "/sdp/rtc_any"
+    for _ in range(2):
+        assert (await ask.world.client.get("/openapi.json", headers=here)).status_code == 200
+    return await ask(operation, headers=here)
 
 
 @refused("provider_refused", *BUSY)
@@ -428,7 +441,7 @@ async def test_calls_are_as_described(ask):
 @pytest.mark.anyio
 async def test_options_are_as_described(ask):
     preflight = {"origin": worlds.ORIGIN, "access-control-request-method": "POST"}
-    for operation in ("describeOffers", "describeOffersAtSession"):
+    for operation in DESCRIBING:
         plain = await ask(operation, token="")
         assert "accept-post" in plain.headers
         answer = await ask(operation, token="", headers=preflight)

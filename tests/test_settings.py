@@ -58,6 +58,16 @@ def test_only_secrets_come_as_files(monkeypatch, tmp_path):
         ("LOG_LEVEL", "loud"),
         ("PROVIDER_TIMEOUT", "0"),
         ("DRAIN_SECONDS", "-1"),
+        ("TRUSTED_PROXIES", "proxy.example.com"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "0.0.0.0/0"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, ::/0"),
+        ("EDGE_EXEMPT", "10.0.0.0/33"),
+        ("EDGE_LIMIT", "300"),
+        ("EDGE_LIMIT", "300/fortnight"),
+        ("EDGE_LIMIT", "0/minute"),
+        ("EDGE_LIMIT", "20/second;-1/minute"),
+        ("EDGE_LIMIT", "20/second;1000/2 days"),
     ],
 )
 def test_wrong_values(monkeypatch, name, value):
@@ -71,3 +81,14 @@ def test_a_dotenv_file_is_never_read(monkeypatch, tmp_path):
     (tmp_path / ".env").write_text("SWITCHBOARD_PORT=1234\n")
     monkeypatch.chdir(tmp_path)
     assert Settings().port == 8080
+
+
+def test_the_edge(monkeypatch):
+    assert (Settings().trusted_proxies, Settings().edge_limit, Settings().edge_exempt) == ((), "300/minute", ())
+    monkeypatch.setenv("SWITCHBOARD_TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.7, fd00::/8")
+    monkeypatch.setenv("SWITCHBOARD_EDGE_LIMIT", "20/second; 300 per minute;5000/day")
+    monkeypatch.setenv("SWITCHBOARD_EDGE_EXEMPT", "0.0.0.0/0,::/0")
+    made = Settings()
+    assert [str(one) for one in made.trusted_proxies] == ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"]
+    assert [str(one) for one in made.edge_exempt] == ["0.0.0.0/0", "::/0"]
+    assert made.edge_limit == "20/second; 300 per minute;5000/day"

@@ -5,7 +5,8 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -35,7 +36,7 @@ from switchboard.identity.verifier import Issuer, TenantRule, Verifier
 from switchboard.ledger import Ledger
 from switchboard.ledger.connection import RedisUrlError, connect
 from switchboard.ledger.memory import MemoryLedger
-from switchboard.ledger.redis import Commands, RedisLedger
+from switchboard.ledger.redis import RedisLedger
 from switchboard.ledger.resilient import ResilientLedger
 from switchboard.metrics import Metrics
 from switchboard.middleware import Cors, RealClient, RequestContext
@@ -90,6 +91,7 @@ async def build(
         )
         for run in background:
             _run_until_closed(run, stack)
+        base_path = urlsplit(needed.public_url).path.rstrip("/")
         readiness = Readiness()
         ledger = await _ledger(settings, metrics, readiness, stack)
         grants = Grants(needed.signing_keys)
@@ -104,7 +106,14 @@ async def build(
         edge = Edge(settings.edge_limit, exempt=settings.edge_exempt)
         public = _starlette(
             [
-                *edge.limited([*token.routes(broker), *sdp.routes(broker), *docs.routes(), *extra_routes]),
+                *edge.limited(
+                    [
+                        *token.routes(broker),
+                        *sdp.routes(broker, base_path=base_path),
+                        *docs.routes(),
+                        *extra_routes,
+                    ]
+                ),
                 # A flood must not make an orchestrator believe that the process is ill.
                 *health_routes(readiness, details=False),
             ]
@@ -251,7 +260,7 @@ async def _ledger(settings: Settings, metrics: Metrics, readiness: Readiness, st
     except RedisUrlError as error:
         raise CannotServe(f"SWITCHBOARD_REDIS_URL: {error}") from None
     stack.push_async_callback(client.aclose)
-    primary = RedisLedger(cast("Commands", client))
+    primary = RedisLedger(client)
 
     def on_switch(away: bool, reason: str) -> None:
         metrics.observe_degraded(away)

@@ -64,7 +64,7 @@ class Event:
     duration_ms: float = 0.0
 
     undo: Callable[[], Awaitable[None]] | None = None
-    """What takes the deed back if it cannot be recorded; not part of the record."""
+    """What takes the deed back if it cannot be finished or recorded; not part of the record."""
     standing: Standing | None = None
     """The quotas as they stood, for observers; not part of the record."""
 
@@ -146,15 +146,17 @@ class Audit:
             raise
         finally:
             event.duration_ms = round((time.perf_counter() - started) * 1000, 3)
-            await self._write(event)
+            try:
+                await self._write(event)
+            finally:
+                if event.outcome != "allowed" and event.undo is not None:
+                    await event.undo()
 
     async def _write(self, event: Event) -> None:
         try:
             await self._sink.write(orjson.dumps(event.record()) + b"\n")
         except OSError as error:
             event.outcome, event.reason = "error", AuditUnavailable.code
-            if event.undo is not None:
-                await event.undo()
             raise AuditUnavailable(retry_after=5) from error
         finally:
             for observe in self._observers:

@@ -10,7 +10,7 @@ from typing import Any
 from switchboard.admission import Admission, Admitted, Policies, Policy
 from switchboard.audit import Audit, Caller, Event
 from switchboard.calls import MAX_SECONDS, Call, is_call_id
-from switchboard.errors import CallNotFound, ProviderError, ProviderUnavailable, Refusal
+from switchboard.errors import CallNotFound, Degraded, InvalidRequest, ProviderError, ProviderUnavailable, Refusal
 from switchboard.grants import Grants
 from switchboard.ledger import Ledger, Reservation
 from switchboard.presets import Session, excerpt
@@ -117,6 +117,7 @@ class Broker:
             admitted = await self._admission.admit(
                 policy, caller, event, preset_name=offer.preset, wanted=offer.session, by_grant="valid"
             )
+            _check_relayable(admitted.tailored.session)
             check_offer(offer.sdp)
             reservation = self._reservation(admitted)
             standing = await self._charge(event, reservation)
@@ -250,6 +251,13 @@ class Broker:
 
     async def _abandon(self, policy: Policy, call: Call, request_id: str) -> None:
         """Nobody will hear of this call; if the provider cannot be told now, the answer is lost all the same."""
-        with contextlib.suppress(ProviderError):
+        with contextlib.suppress(ProviderError, Degraded):
             await self._hang_up(policy, call, request_id)
             await self._ledger.end(call.tenant, call.id, by="admin")
+
+
+def _check_relayable(session: Session) -> None:
+    """The provider takes a transcription session through a client secret alone."""
+    if session.get("type") != "realtime":
+        detail = "This preset transcribes: get its token from /token and post the offer to `calls_url`."
+        raise InvalidRequest(detail, param="preset")

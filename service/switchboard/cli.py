@@ -20,14 +20,14 @@ CONFIG_ARGUMENT = click.Path(path_type=Path, exists=True, readable=True)
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="switchboard")
 def main() -> None:
-    r"""The front door between an app's end users and realtime voice APIs.
+    """The front door between an app's end users and realtime voice APIs.
 
     \b
     Start here:
       switchboard dev                     everything on this machine, with a demo page; needs no key
       switchboard check switchboard.yaml  every mistake in a policy, and what would be right
       switchboard serve                   the service; settings come from SWITCHBOARD_* variables
-    """
+    """  # noqa: D301 - click takes the backspace as "leave these lines as they are"
 
 
 @main.command()

@@ -260,7 +260,7 @@ class ProviderRefused(ProviderError):
     status = 502
     code = "provider_refused"
     title = "The provider refused the session"
-    default_detail = "The voice provider refused what this service asked of it; the operator's log says more."
+    default_detail = "The voice provider refused this session; `switchboard check` may tell the operator why."
 
 
 class ProviderUnavailable(ProviderError):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import math
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -96,5 +97,5 @@ def _config(app: ASGIApp, drain_seconds: float) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(drain_seconds),
+        timeout_graceful_shutdown=math.ceil(drain_seconds),
     )

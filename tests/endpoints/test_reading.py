@@ -207,5 +207,5 @@ async def test_the_sample_frontends_alias(world):
 async def test_health(world):
     assert (await world.client.get("/healthz")).json() == {"status": "ok"}
     assert (await world.client.get("/readyz")).json() == {"status": "ready"}
-    assert (await world.ops.get("/readyz")).json() == {"status": "ready", "version": "0.1.0"}
+    assert (await world.ops.get("/readyz")).json() == {"status": "ready", "version": "0.1.0", "advice": []}
     assert (await world.client.get("/metrics")).status_code == 404

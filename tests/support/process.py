@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 
@@ -17,7 +18,7 @@ from tests.support.leaks import LEAKS
 class Process:
     """`switchboard ARGS…`, with both its streams read as they come."""
 
-    def __init__(self, *args: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHBOARD_")}
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "switchboard", *args],
@@ -25,6 +26,7 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
             env={**clean, "PYTHONUNBUFFERED": "1", **(env or {})},
+            cwd=cwd,
         )
         self.name = " ".join(args)
         self.lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
@@ -76,9 +78,9 @@ class Process:
 
 
 @contextmanager
-def switchboard(*args: str, env: dict[str, str] | None = None) -> Iterator[Process]:
+def switchboard(*args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Iterator[Process]:
     """A process that does not outlive its test."""
-    process = Process(*args, env=env)
+    process = Process(*args, env=env, cwd=cwd)
     try:
         yield process
     finally:

@@ -16,6 +16,10 @@ from switchboard.sessions import warnings
 
 MAX_FILE_BYTES = 64 * 1024 * 1024  # ten thousand tenants are 27 MB
 SUFFIXES = (".yaml", ".yml")
+NOT_KEPT = dict.fromkeys(
+    ("minutes", "open_calls", "when_user_full", "call_seconds", "idle_seconds"),
+    "`user` and `tenant`, which are kept; calls themselves end after the provider's 60 minutes",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +141,15 @@ def _mistake(line: Mapping[str, Any]) -> Mistake:
 
 
 def _advice(config: Config, today: date) -> list[Mistake]:
-    found = []
+    found: list[Mistake] = []
     for tenant_name, tenant in config.tenants.items():
+        found += [
+            Mistake(
+                ("tenants", tenant_name, "limits", name), "a limit that this version reads but does not keep", right
+            )
+            for name, right in NOT_KEPT.items()
+            if name in tenant.limits.model_fields_set
+        ]
         for preset_name, preset in tenant.presets.items():
             place = ("tenants", tenant_name, "presets", preset_name, "session")
             found += [

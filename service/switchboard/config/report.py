@@ -1,16 +1,19 @@
 """What `switchboard check` says, for people and for machines."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import click
 import orjson
 
+from switchboard.config.compile import limits_of, merged
 from switchboard.config.mistakes import Mistake
 from switchboard.config.reading import Checked
 from switchboard.config.schema import Config
 from switchboard.config.secrets import SecretMissing, Secrets
 from switchboard.sessions import SECRET_FIELDS, path_text
+from switchboard.tenants import Limits
 
 MASK = "••••"
 
@@ -37,10 +40,11 @@ def as_text(checked: Checked, name: str, *, environ: Mapping[str, str]) -> str:
         lines += [click.style("soon: ", fg="yellow") + str(advice), ""]
     for problem in _unset_secrets(checked.config, environ):
         lines += [click.style("here: ", fg="yellow") + problem, ""]
-    for tenant, presets in _effective(checked.config).items():
-        lines.append(click.style(f"tenant {tenant}", bold=True))
-        for preset, shown in presets.items():
-            lines.append(f"  preset {preset}: {orjson.dumps(shown).decode()}")
+    for tenant_name, tenant in _effective(checked.config).items():
+        lines.append(click.style(f"tenant {tenant_name}", bold=True))
+        lines.append(f"  limits: {', '.join(tenant['limits'])}")
+        lines += [f"  limits with {claim}: {', '.join(shown)}" for claim, shown in tenant["limits_by"].items()]
+        lines += [f"  preset {preset}: {orjson.dumps(shown).decode()}" for preset, shown in tenant["presets"].items()]
         lines.append("")
     return "\n".join(lines)
 
@@ -60,16 +64,29 @@ def _mistake_json(mistake: Mistake) -> dict[str, Any]:
 def _effective(config: Config) -> dict[str, dict[str, Any]]:
     return {
         name: {
-            preset_name: {
-                "delivery": preset.delivery,
-                "token_ttl": preset.token_ttl,
-                "requires": preset.requires,
-                "session": _masked(preset.session),
+            "limits": _limits(limits_of(tenant.limits)),
+            "limits_by": {
+                f"{tenant.limits_by.claim}={value}": _limits(limits_of(merged(tenant.limits, changes)))
+                for value, changes in tenant.limits_by.values.items()
             }
-            for preset_name, preset in tenant.presets.items()
+            if tenant.limits_by
+            else {},
+            "presets": {
+                preset_name: {
+                    "delivery": preset.delivery,
+                    "token_ttl": preset.token_ttl,
+                    "requires": preset.requires,
+                    "session": _masked(preset.session),
+                }
+                for preset_name, preset in tenant.presets.items()
+            },
         }
         for name, tenant in config.tenants.items()
     }
+
+
+def _limits(limits: Limits) -> list[str]:
+    return [str(quota) for quota in limits.quotas] + (["in shadow mode: nothing is refused"] if limits.shadow else [])
 
 
 def _masked(value: Any) -> Any:
@@ -85,13 +102,16 @@ def _unset_secrets(config: Config, environ: Mapping[str, str]) -> list[str]:
     secrets = Secrets(environ)
     references = [key for provider in config.providers.values() for key in provider.keys]
     references += [one for issuer in config.issuers for one in (issuer.secret, issuer.public_key) if one is not None]
+    sessions = [preset.session for tenant in config.tenants.values() for preset in tenant.presets.values()]
+    attempts: list[Callable[[], object]] = [partial(secrets.resolve, one) for one in references]
+    attempts += [partial(secrets.fill, one) for one in sessions]
     found = []
-    for reference in dict.fromkeys(references):
+    for attempt in attempts:
         try:
-            secrets.resolve(reference)
+            attempt()
         except SecretMissing as error:
             found.append(f"{error}; `serve` will need it")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _count(number: int, noun: str) -> str:

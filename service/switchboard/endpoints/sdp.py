@@ -30,12 +30,17 @@ MULTIPART_OVERHEAD = 4 * 1024  # boundaries and part headers
 MAX_DCID = 65534  # RFC 8832: 65535 is not a stream
 
 
-def routes(broker: Broker) -> list[Route]:
-    """The routes of this module."""
+def routes(broker: Broker, *, base_path: str = "") -> list[Route]:
+    """The routes of this module.
+
+    Args:
+        broker: relays offers.
+        base_path: where this service's root is below its public host, for `Location`.
+    """
 
     async def post_offer(request: Request) -> Response:
         answer = await broker.relay(caller_of(request), await read_offer(request))
-        headers = {**NO_STORE, **answer.standing.headers(), "location": f"/sdp/{answer.call_id}"}
+        headers = {**NO_STORE, **answer.standing.headers(), "location": f"{base_path}/sdp/{answer.call_id}"}
         return Response(answer.sdp, 201, headers, MEDIA_TYPE)
 
     async def get_call(request: Request) -> Response:

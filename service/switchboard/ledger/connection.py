@@ -4,7 +4,7 @@
 `redis+cluster://host:port,host:port` a Cluster; the notation is that of the library `limits`.
 """
 
-from typing import Any
+from typing import Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -17,14 +17,24 @@ SOCKET_SECONDS = 0.1  # for one answer, and for a connection
 MAX_CONNECTIONS = 64  # one step takes a fraction of a millisecond: more would only queue inside Redis
 SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
-AnyRedis = Redis | RedisCluster
+
+class Commands(Protocol):
+    """The few commands that are used: a single server's client, a Sentinel's and a Cluster's all have them."""
+
+    async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any: ...
+    async def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any: ...
+    async def get(self, name: str) -> Any: ...
+    async def set(self, name: str, value: bytes, *, px: int) -> Any: ...
+    async def delete(self, *names: str) -> Any: ...
+    async def config_get(self, pattern: str) -> Any: ...
+    async def aclose(self) -> None: ...
 
 
 class RedisUrlError(ValueError):
     """The URL cannot be used; the message says what would be right, and quotes no password."""
 
 
-def connect(url: str) -> AnyRedis:
+def connect(url: str) -> Commands:
     """A client; the first command connects.
 
     Raises:
@@ -45,7 +55,7 @@ def connect(url: str) -> AnyRedis:
             )
         except ValueError as error:
             raise RedisUrlError(str(error)) from None
-        return Redis.from_pool(pool)  # and closes it
+        return cast("Commands", Redis.from_pool(pool))  # and closes it
     credentials, _, addresses = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     if credentials:
@@ -53,18 +63,16 @@ def connect(url: str) -> AnyRedis:
     bounds["ssl"] = parts.scheme.startswith("rediss")
     hosts = [_host_and_port(address) for address in addresses.split(",")]
     if parts.scheme.endswith("cluster"):
-        return RedisCluster(
-            startup_nodes=[ClusterNode(host, port) for host, port in hosts],
-            max_connections=MAX_CONNECTIONS,
-            cluster_error_retry_attempts=0,
-            **bounds,
+        nodes = [ClusterNode(host, port) for host, port in hosts]
+        cluster = RedisCluster(
+            startup_nodes=nodes, max_connections=MAX_CONNECTIONS, cluster_error_retry_attempts=0, **bounds
         )
+        return cast("Commands", cluster)
     service = parts.path.strip("/")
     if not service:
         raise RedisUrlError("a Sentinel URL names the service: redis+sentinel://host:26379/mymaster")
     sentinel = Sentinel(hosts, **bounds)  # type: ignore[no-untyped-call]  # the library leaves it untyped
-    primary: Redis = sentinel.master_for(service, max_connections=MAX_CONNECTIONS, **bounds)
-    return primary
+    return cast("Commands", sentinel.master_for(service, max_connections=MAX_CONNECTIONS, **bounds))
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

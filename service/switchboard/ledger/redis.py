@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from redis.exceptions import NoScriptError, RedisError
@@ -17,22 +17,12 @@ from redis.exceptions import NoScriptError, RedisError
 from switchboard.calls import Call, EndedBy
 from switchboard.errors import GrantUsed
 from switchboard.ledger import LedgerAway, Reservation
+from switchboard.ledger.connection import Commands
 from switchboard.ledger.memory import KEPT_SECONDS
 from switchboard.ratelimit import UNLIMITED, Quota, Standing, Window
 
 WAIT_SECONDS = 0.15  # for one step; a request has two of them at most, within its 250 ms to be decided
 PROBE_TENANT = "switchboard-probe"
-
-
-class Commands(Protocol):
-    """The few commands that are used: a single server's client, a Sentinel's and a Cluster's all have them."""
-
-    async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any: ...
-    async def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any: ...
-    async def get(self, name: str) -> Any: ...
-    async def set(self, name: str, value: bytes, *, px: int) -> Any: ...
-    async def delete(self, *names: str) -> Any: ...
-    async def config_get(self, pattern: str) -> Any: ...
 
 
 class Script:

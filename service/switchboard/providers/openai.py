@@ -3,6 +3,7 @@
 Sources: the OpenAI OpenAPI description and openai-python 3.51.0, `resources/realtime/{client_secrets,calls}.py`.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,12 @@ class OpenAI:
         # `Location: /v1/realtime/calls/rtc_…`: the id is opaque, and the last segment.
         call_id = reply.headers.get("location", "").rpartition("/")[2]
         if not is_call_id(call_id) or not looks_like_answer(reply.body):
-            raise _with_id(ProviderUnavailable(), reply)
+            refusal = _with_id(ProviderUnavailable(), reply)
+            refusal.uncertain = True
+            if is_call_id(call_id):
+                with contextlib.suppress(ProviderError):
+                    await self.hang_up(call_id, key_name=key.name, request_id=request_id)
+            raise refusal
         return Opened(call_id, reply.body, key.name, _request_id(reply))
 
     async def hang_up(self, call_id: str, *, key_name: str, request_id: str) -> bool:

@@ -6,18 +6,25 @@ library `limits`.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from limits import RateLimitItem, parse
+from limits import RateLimitItem, RateLimitItemPerSecond, parse
 
 from switchboard.errors import RateLimited, Refusal
 
 Scope: TypeAlias = Literal["user", "tenant"]
 
 _UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
+
+
+class _Counted(RateLimitItemPerSecond):
+    """A limit whose counter does not depend on the amount: two plans of a tenant share the tenant's count."""
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        return "/".join(str(one) for one in (*identifiers, self.get_expiry()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Quota:
     @property
     def item(self) -> RateLimitItem:
         """As the library has it."""
-        return parse(f"{self.limit}/{self.seconds} second")
+        return _Counted(self.limit, self.seconds)
 
     def __str__(self) -> str:
         whose = "per user" if self.scope == "user" else "for the whole tenant"
