@@ -137,7 +137,7 @@ def dev(config_file: Path | None, port: int, ops_port: int, live: bool) -> None:
     from switchboard.dev import run
 
     _log_to_stderr("warning")
-    command = shlex.quote(str(Path(sys.argv[0]).absolute()))  # works from any folder
+    command = _called_as()
     _run(run.serve_here(config_file, port=port, ops_port=ops_port, live=live, command=command, echo=click.echo))
 
 
@@ -175,6 +175,14 @@ def serve() -> None:
             )
 
     _run(run())
+
+
+def _called_as() -> str:
+    """How this program was started, for lines that are pasted into another terminal, in another folder."""
+    program = Path(sys.argv[0]).absolute()
+    if program.name == "__main__.py":
+        return shlex.join([sys.executable, "-m", "switchboard"])
+    return shlex.quote(str(program))
 
 
 def _settings() -> Any:

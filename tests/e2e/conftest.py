@@ -50,6 +50,7 @@ def contexts(browser: Browser):
 
     def make(**options):
         context = browser.new_context(**{"permissions": ["microphone"], **options})
+        context.set_default_timeout(10_000)
         made.append(context)
         return context
 
@@ -69,8 +70,8 @@ def pages(server, contexts, reports_are_taken):
     """Makes watched pages, each in a context of its own; all have to be clean at the end."""
     made: list[Demo] = []
 
-    def make(**options):
-        demo = Demo(contexts(**options), server.url)
+    def make(origin=server.url, **options):
+        demo = Demo(contexts(**options), origin)
         if not reports_are_taken:
             demo.foresee(404, r"(/sdp/[\w-]+)?/report")
         made.append(demo)

@@ -46,7 +46,7 @@ class Edge:
         self._items = parse_many(limit)  # slowapi would log a mistake and count nothing
         self._exempt = exempt
         self._limiter = _Limiter(_counted)
-        self._shared = self._limiter.shared_limit(limit, scope=SCOPE, exempt_when=self._is_exempt)
+        self._shared = self._limiter.shared_limit(limit, scope=SCOPE, exempt_when=self._is_exempt if exempt else None)
 
     def limited(self, routes: Iterable[Route]) -> list[Route]:
         """The same routes, counted."""
