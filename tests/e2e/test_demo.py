@@ -249,12 +249,19 @@ class TestRefusals:
         demo["#break-flood"].click()
         outcome = demo["li:has(#break-flood) output"]
         expect(outcome).to_have_attribute("data-outcome", re.compile("refused|other"), timeout=20_000)
-        if "ratelimit-policy" in demo.answers("POST", "/token")[0].headers:
-            expect(outcome).to_contain_text("429 rate_limited")
-            demo.expect_refusal("rate_limited")
-            expect(demo["#retry-after"]).to_have_text(re.compile(r"in \d+ s"))
-        else:
-            expect(outcome).to_have_text("all 40 let through: this tenant’s limits are higher")
+        expect(outcome).to_contain_text("429 rate_limited")
+        demo.expect_refusal("rate_limited")
+        expect(demo["#refusal-facts"]).to_contain_text("The limit of 10 per minute per user is used up")
+        expect(demo["#retry-after"]).to_have_text(re.compile(r"in \d+ s"))
+
+    def test_what_is_left_is_shown(self, demo):
+        demo.open(**RELAYED, user="thrifty-theodora-71")
+        expect(demo["#quota"]).to_be_hidden()
+        for left in (9, 8):
+            demo.connect()
+            expect(demo["#quota"]).to_contain_text(f"{left} left this minute")
+            expect(demo["#quota"]).to_contain_text("left this day, anew in 24 h")
+            demo.hang_up()
 
     def test_a_server_that_is_gone(self, demo):
         demo.open(**RELAYED, user="stranded-stanislaus-5")

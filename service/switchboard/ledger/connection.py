@@ -1,20 +1,24 @@
-"""A connection to Redis by URL, bounded on every side and retrying nothing: the breaker decides about that.
+"""A connection to Redis by URL, retrying nothing: the ledger bounds each step, and the breaker decides what then.
 
 `redis://` and `rediss://` name one server, `redis+sentinel://host:port,host:port/service` a primary by its Sentinels,
 `redis+cluster://host:port,host:port` a Cluster; the notation is that of the library `limits`.
 """
 
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import RedisSSLContext
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelManagedSSLConnection
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 
-SOCKET_SECONDS = 0.1  # for one answer, and for a connection
-MAX_CONNECTIONS = 64  # one step takes a fraction of a millisecond: more would only queue inside Redis
+# For one answer, and for a connection. Longer than a step of the ledger, which has a bound of its own: this one lets
+# the search for a primary go on to the next address, and ends what is being closed.
+SOCKET_SECONDS = 0.25
+MAX_CONNECTIONS = 128  # to one server: twice what is asked at a time (`resilient.LANES`); some may be on their way out
 SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 
@@ -28,6 +32,21 @@ class Commands(Protocol):
     async def delete(self, *names: str) -> Any: ...
     async def config_get(self, pattern: str) -> Any: ...
     async def aclose(self) -> None: ...
+
+
+class _OneContext(SSLConnection):
+    """TLS with one context for all connections of a client. The library makes one for each, and each reads the
+    machine's certificates: tens of milliseconds during which the event loop stands still.
+    """
+
+    shared: ClassVar[RedisSSLContext | None] = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.shared is None:
+            type(self).shared = self.ssl_context
+        else:
+            self.ssl_context = self.shared
 
 
 class RedisUrlError(ValueError):
@@ -47,6 +66,8 @@ def connect(url: str) -> Commands:
         "socket_timeout": SOCKET_SECONDS,
         "socket_connect_timeout": SOCKET_SECONDS,
         "retry": Retry(NoBackoff(), 0),
+        # For managed services that announce their maintenance; it costs each connection a round trip.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if "+" not in parts.scheme:
         try:
@@ -55,23 +76,32 @@ def connect(url: str) -> Commands:
             )
         except ValueError as error:
             raise RedisUrlError(str(error)) from None
+        if parts.scheme == "rediss":
+            pool.connection_class = _one_context(SSLConnection, pool.connection_kwargs)
         return cast("Commands", Redis.from_pool(pool))  # and closes it
     credentials, _, addresses = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     if credentials:
         bounds |= {"username": unquote(username) or None, "password": unquote(password) or None}
-    bounds["ssl"] = parts.scheme.startswith("rediss")
+    tls = parts.scheme.startswith("rediss")
     hosts = [_host_and_port(address) for address in addresses.split(",")]
     if parts.scheme.endswith("cluster"):
         nodes = [ClusterNode(host, port) for host, port in hosts]
-        cluster = RedisCluster(
-            startup_nodes=nodes, max_connections=MAX_CONNECTIONS, cluster_error_retry_attempts=0, **bounds
-        )
+        cluster = RedisCluster(startup_nodes=nodes, max_connections=MAX_CONNECTIONS, ssl=tls, **bounds)
+        if tls:
+            kind = _one_context(SSLConnection, {})
+            cluster.connection_kwargs["connection_class"] = kind
+            for node in cluster.startup_nodes:
+                node.connection_class = kind
         return cast("Commands", cluster)
     service = parts.path.strip("/")
     if not service:
         raise RedisUrlError("a Sentinel URL names the service: redis+sentinel://host:26379/mymaster")
-    sentinel = Sentinel(hosts, **bounds)  # type: ignore[no-untyped-call]  # the library leaves it untyped
+    # Without them the library would ask a Sentinel that is down ten times, with pauses.
+    asking = {name: bounds[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+    sentinel = Sentinel(hosts, sentinel_kwargs=asking, **bounds)  # type: ignore[no-untyped-call]  # left untyped
+    if tls:
+        bounds["connection_class"] = _one_context(SentinelManagedSSLConnection, {})
     return cast("Commands", sentinel.master_for(service, max_connections=MAX_CONNECTIONS, **bounds))
 
 
@@ -80,3 +110,11 @@ def _host_and_port(address: str) -> tuple[str, int]:
     if not host or not port.isdigit():
         raise RedisUrlError("each address is host:port")
     return host.strip("[]"), int(port)
+
+
+def _one_context(kind: type[SSLConnection], options: Mapping[str, Any]) -> type[SSLConnection]:
+    """A kind of connection whose context is made now, before there are requests that would have to wait for it."""
+    of_this_client = type("OneContext", (_OneContext, kind), {"shared": None})
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    SSLConnection(**tls)
+    return of_this_client

@@ -29,6 +29,7 @@
  * @property {string|null} body
  * @property {number} status         0: there was no answer
  * @property {string} requestId
+ * @property {string} rateLimit      the answer's `RateLimit` field; empty if it had none
  * @property {number} ms
  */
 
@@ -132,6 +133,7 @@ export async function request(name, url, how = {}, observe = () => {}) {
     body: how.body ?? null,
     status: 0,
     requestId: "",
+    rateLimit: "",
     ms: 0,
   };
   if (how.bearer) headers.Authorization = `Bearer ${how.bearer}`;
@@ -156,6 +158,7 @@ export async function request(name, url, how = {}, observe = () => {}) {
   exchange.ms = performance.now() - began;
   exchange.status = response.status;
   exchange.requestId = response.headers.get("X-Request-Id") ?? "";
+  exchange.rateLimit = response.headers.get("RateLimit") ?? "";
   observe(exchange);
   if (!response.ok) throw await Refusal.from(response, name);
   return response;

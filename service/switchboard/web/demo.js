@@ -147,7 +147,10 @@ async function start(source = select("source").value) {
   /** @param {string} type @param {(detail: any) => void} then */
   const on = (type, then) => mine.addEventListener(type, (event) => then(/** @type {CustomEvent} */ (event).detail));
   on("step", ({ step, ms }) => timeline.done(step, ms));
-  on("exchange", (exchange) => wire.add(exchange));
+  on("exchange", (exchange) => {
+    wire.add(exchange);
+    showQuota(exchange.rateLimit);
+  });
   on("microphone", ({ stream }) => meterYou.attach(stream));
   on("track", ({ stream }) => play(stream));
   on("message", ({ direction, event }) => {
@@ -386,6 +389,26 @@ function showRefusal(refusal, { retry = false, scroll = true } = {}) {
   if (refusal.retryAfter !== null) count(refusal.retryAfter);
   panel.hidden = false;
   if (scroll) reveal(panel);
+}
+
+/**
+ * What is left of the caller's quotas, as the last counted answer said (draft-ietf-httpapi-ratelimit-headers).
+ * @param {string} field  such as `"user-minute";r=7;t=42, "user-day";r=97;t=86020`
+ */
+function showQuota(field) {
+  const left = [...field.matchAll(/"([^"]+)";r=(\d+);t=(\d+)/g)].map(([, policy, remaining, seconds]) => {
+    const [whose, window] = policy.split("-");
+    return `${remaining} left this ${window}${whose === "tenant" ? " for the whole tenant" : ""}, anew in ${inTime(Number(seconds))}`;
+  });
+  if (!left.length) return;
+  $("quota").textContent = `Quota: ${left.join("; ")}.`;
+  $("quota").hidden = false;
+}
+
+/** @param {number} seconds @returns {string} */
+function inTime(seconds) {
+  if (seconds < 120) return `${seconds} s`;
+  return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
 
 /** Scroll only if it is out of sight. @param {HTMLElement} element */
