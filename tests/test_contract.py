@@ -30,8 +30,9 @@ AWAY = "http://127.0.0.1:9/"  # an issuer that nobody runs
 MINTING = ("getToken", "createToken")
 OFFERING = ("openCall", "openCallAtSession")
 CALLING = ("getCall", "endCall")
+REPORTING = ("reportCall", "report")
 DESCRIBING = ("describeOffers", "describeOffersAtSession")
-LIMITED = (*MINTING, *OFFERING, *CALLING, *DESCRIBING, "getContractYaml", "getContractJson", "getDocs")
+LIMITED = (*MINTING, *OFFERING, *CALLING, *REPORTING, *DESCRIBING, "getContractYaml", "getContractJson", "getDocs")
 BUSY = (*MINTING, *OFFERING, "endCall")  # asks the provider, and is on record
 
 
@@ -146,9 +147,11 @@ class Asking:
     async def __call__(self, operation, *, token=None, query="", headers=None, **content):
         method, path = OPERATIONS[operation]
         if "{call_id}" in path:
-            path = self.call_path or await self.open_call()
+            path = path.replace("/sdp/{call_id}", self.call_path or await self.open_call())
         if operation == "createToken" and not content:
             content = {"json": {}}
+        if operation in REPORTING and not content:
+            content = {"json": {"event": "alive", "rtt_ms": 40}}
         if operation in OFFERING and not content:
             content = {"content": worlds.OFFER}
             headers = {"content-type": "application/sdp", **(headers or {})}
@@ -203,8 +206,10 @@ def refused(code, *operations, **settings):
     return register
 
 
-@refused("invalid_request", *MINTING, *OFFERING)
+@refused("invalid_request", *MINTING, *OFFERING, *REPORTING)
 async def _(ask, operation, patch):
+    if operation in REPORTING:
+        return await ask(operation, json={"event": "boom"})
     return await ask(operation, query="?preset=support&preset=expert")
 
 
@@ -221,23 +226,23 @@ async def _(ask, operation, patch):
     return await ask(operation, files=_form(worlds.OFFER, session))
 
 
-@refused("missing_token", *MINTING, *OFFERING, *CALLING)
+@refused("missing_token", *MINTING, *OFFERING, *CALLING, *REPORTING)
 async def _(ask, operation, patch):
     return await ask(operation, token="")
 
 
-@refused("invalid_token", *MINTING, *OFFERING, *CALLING)
+@refused("invalid_token", *MINTING, *OFFERING, *CALLING, *REPORTING)
 async def _(ask, operation, patch):
     return await ask(operation, token="neither-a-jwt-nor-a-grant")
 
 
-@refused("expired_token", *MINTING, *OFFERING, *CALLING)
+@refused("expired_token", *MINTING, *OFFERING, *CALLING, *REPORTING)
 async def _(ask, operation, patch):
     now = int(time.time())
     return await ask(operation, token=ask.world.token(iat=now - 900, exp=now - 600))
 
 
-@refused("unknown_issuer", *MINTING, *OFFERING, *CALLING)
+@refused("unknown_issuer", *MINTING, *OFFERING, *CALLING, *REPORTING)
 async def _(ask, operation, patch):
     return await ask(operation, token=ask.world.token(iss="https://elsewhere.example/"))
 
@@ -249,7 +254,7 @@ async def _(ask, operation, patch):
     return await ask(operation, token=grant)
 
 
-@refused("grant_expired", *OFFERING)
+@refused("grant_expired", *OFFERING, "report")
 async def _(ask, operation, patch):
     yesterday = Grants([worlds.SIGNING_KEY.encode()], clock=lambda: time.time() - 86400)
     principal = Principal("https://login.acme.example/", "user-alice-1f8e", "acme", {})
@@ -257,7 +262,7 @@ async def _(ask, operation, patch):
     return await ask(operation, token=grant)
 
 
-@refused("unknown_tenant", *MINTING, *OFFERING, *CALLING)
+@refused("unknown_tenant", *MINTING, *OFFERING, *CALLING, *REPORTING)
 async def _(ask, operation, patch):
     return await ask(operation, token=ask.world.token(org_id="nobody"))
 
@@ -267,7 +272,7 @@ async def _(ask, operation, patch):
     return await ask(operation, token=ask.world.token(org_id="paused"))
 
 
-@refused("origin_not_allowed", *MINTING, *OFFERING, *CALLING, *DESCRIBING)
+@refused("origin_not_allowed", *MINTING, *OFFERING, *CALLING, *REPORTING, *DESCRIBING)
 async def _(ask, operation, patch):
     headers = {"origin": "https://evil.example"}
     if operation.startswith("describe"):
@@ -285,13 +290,13 @@ async def _(ask, operation, patch):
     return await ask(operation, query="?preset=nope")
 
 
-@refused("call_not_found", *CALLING)
+@refused("call_not_found", *CALLING, "reportCall")
 async def _(ask, operation, patch):
     ask.call_path = "/sdp/rtc_that_never_was"
     return await ask(operation)
 
 
-@refused("request_timeout", "createToken", *OFFERING)
+@refused("request_timeout", "createToken", *OFFERING, *REPORTING)
 async def _(ask, operation, patch):
     patch.setattr(reading, "BODY_SECONDS", 0.05)
 
@@ -302,12 +307,12 @@ async def _(ask, operation, patch):
     return await ask(operation, content=dripping(), headers={"content-type": _media_type(operation)})
 
 
-@refused("payload_too_large", "createToken", *OFFERING)
+@refused("payload_too_large", "createToken", *OFFERING, *REPORTING)
 async def _(ask, operation, patch):
     return await ask(operation, content=b"v" * 70_000, headers={"content-type": _media_type(operation)})
 
 
-@refused("unsupported_media_type", "createToken", *OFFERING)
+@refused("unsupported_media_type", "createToken", *OFFERING, *REPORTING)
 async def _(ask, operation, patch):
     return await ask(operation, content=b"v=0", headers={"content-type": "application/octet-stream"})
 
@@ -342,7 +347,7 @@ async def _(ask, operation, patch):
     return await _with_faults(ask, operation, status=429, retry_after=7)
 
 
-@refused("degraded", *MINTING, *OFFERING, *CALLING)
+@refused("degraded", *MINTING, *OFFERING, *CALLING, *REPORTING)
 async def _(ask, operation, patch):
     return await ask(operation, token=ask.world.token(iss=AWAY))
 
@@ -357,13 +362,13 @@ async def _(ask, operation, patch):
     return answer
 
 
-@refused("internal_error", *MINTING, *OFFERING, *CALLING)
+@refused("internal_error", *MINTING, *OFFERING, *CALLING, *REPORTING)
 async def _(ask, operation, patch):
     async def fail(*_, **__):
         raise RuntimeError("a defect")
 
     await ask.open_call()
-    for use_case in ("mint", "relay", "look_up", "hang_up"):
+    for use_case in ("mint", "relay", "look_up", "hang_up", "report"):
         patch.setattr(broker.Broker, use_case, fail)
     return await ask(operation)
 

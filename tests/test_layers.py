@@ -22,7 +22,7 @@ LAYERS = [
     {"tenants", "calls"},
     {"presets", "sdp", "ratelimit"},
     {"identity"},
-    {"errors", "sessions", "data", "clientaddress"},
+    {"reports", "errors", "sessions", "data", "clientaddress"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 STANDALONE = {"emulator", "web"}  # the emulator stands for somebody else's program: it may use `sessions` alone

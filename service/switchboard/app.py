@@ -23,7 +23,7 @@ from switchboard.clientaddress import ClientAddress
 from switchboard.config import schema
 from switchboard.config.compile import all_origins, tenants_of
 from switchboard.config.secrets import Secrets
-from switchboard.endpoints import docs, sdp, token
+from switchboard.endpoints import docs, report, sdp, token
 from switchboard.endpoints.answering import answer_defect, answer_http_exception, answer_refusal
 from switchboard.endpoints.edge import Edge
 from switchboard.endpoints.ops import Readiness, health_routes, metrics_routes
@@ -45,6 +45,8 @@ from switchboard.providers.transport import ObservedTransport, PyreqwestTranspor
 from switchboard.settings import Settings
 
 Run = Callable[[], Coroutine[Any, Any, None]]
+
+EVICTION_SECONDS = 60.0  # between two looks at Redis's `maxmemory-policy`
 
 _log = structlog.get_logger("switchboard")
 
@@ -101,6 +103,7 @@ async def build(
             grants=grants,
             ledger=ledger,
             audit=Audit(sink, observers=[metrics.observe_decision]),
+            on_report=metrics.observe_report,
             public_url=needed.public_url,
         )
         edge = Edge(settings.edge_limit, exempt=settings.edge_exempt)
@@ -110,6 +113,7 @@ async def build(
                     [
                         *token.routes(broker),
                         *sdp.routes(broker, base_path=base_path),
+                        *report.routes(broker),
                         *docs.routes(),
                         *extra_routes,
                     ]
@@ -259,8 +263,8 @@ async def _ledger(settings: Settings, metrics: Metrics, readiness: Readiness, st
         client = connect(settings.redis_url.get_secret_value())
     except RedisUrlError as error:
         raise CannotServe(f"SWITCHBOARD_REDIS_URL: {error}") from None
-    stack.push_async_callback(client.aclose)
     primary = RedisLedger(client)
+    stack.push_async_callback(primary.aclose)
 
     def on_switch(away: bool, reason: str) -> None:
         metrics.observe_degraded(away)
@@ -279,11 +283,27 @@ async def _ledger(settings: Settings, metrics: Metrics, readiness: Readiness, st
     )
     await ledger.start()
     _run_until_closed(ledger.run, stack)
-    policy = await primary.eviction_policy()
-    if policy not in (None, "noeviction"):
-        readiness.advice.append(f"Redis may evict counters: set maxmemory-policy to noeviction (it is {policy})")
-        _log.warning("Redis may evict counters, which would lift limits", maxmemory_policy=policy, wanted="noeviction")
+    _run_until_closed(lambda: _watch_eviction(primary, readiness.advice), stack)
     return ledger
+
+
+async def _watch_eviction(primary: RedisLedger, advice: list[str]) -> None:
+    """At the start, and again: Redis may be away then, and another server may be the primary later."""
+
+    def said(policy: str) -> str:
+        return f"Redis may evict counters: set maxmemory-policy to noeviction (it is {policy})"
+
+    known = "noeviction"
+    while True:
+        policy = await primary.eviction_policy() or known
+        if policy != known:
+            if known != "noeviction":
+                advice.remove(said(known))
+            if policy != "noeviction":
+                advice.append(said(policy))
+                _log.warning("Redis may evict counters, which would lift limits", maxmemory_policy=policy)
+            known = policy
+        await asyncio.sleep(EVICTION_SECONDS)
 
 
 def _run_until_closed(run: Run, stack: AsyncExitStack) -> None:
@@ -291,5 +311,7 @@ def _run_until_closed(run: Run, stack: AsyncExitStack) -> None:
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
+    # Again and again: one cancellation can get lost below (seen with redis-py 8.1 while a command was under way).
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from switchboard.admission import Admission, Admitted, Policies, Policy
+from switchboard.admission import Admission, Admitted, Identified, Policies, Policy
 from switchboard.audit import Audit, Caller, Event
 from switchboard.calls import MAX_SECONDS, Call, is_call_id
 from switchboard.errors import CallNotFound, Degraded, InvalidRequest, ProviderError, ProviderUnavailable, Refusal
@@ -16,6 +16,7 @@ from switchboard.ledger import Ledger, Reservation
 from switchboard.presets import Session, excerpt
 from switchboard.providers import Opened
 from switchboard.ratelimit import UNLIMITED, Standing
+from switchboard.reports import Report
 from switchboard.sdp import check_offer
 
 MIN_TTL = 10  # seconds; the provider mints nothing shorter
@@ -72,6 +73,7 @@ class Broker:
         grants: Grants,
         ledger: Ledger,
         audit: Audit,
+        on_report: Callable[[str, Report], None],
         public_url: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -80,6 +82,7 @@ class Broker:
         self._grants = grants
         self._ledger = ledger
         self._audit = audit
+        self._on_report = on_report
         self._public_url = public_url.rstrip("/")
         self._clock = clock
 
@@ -136,7 +139,21 @@ class Broker:
             CallNotFound: there is none of theirs with this id.
             Unauthorized, Forbidden: why they may not ask.
         """
-        return await self._own_call(self._policies.current, caller, call_id, None)
+        return (await self._own_call(self._policies.current, caller, call_id, None))[1]
+
+    async def report(self, caller: Caller, call_id: str | None, report: Report) -> None:
+        """Take what a browser saw of its call, or of one that it opened with a client secret.
+
+        Raises:
+            CallNotFound: there is no call of theirs with this id.
+            Unauthorized, Forbidden: why they may not report.
+        """
+        policy = self._policies.current
+        if call_id is None:
+            identified = await self._admission.identify(policy, caller, by_grant="valid")
+        else:
+            identified, _ = await self._own_call(policy, caller, call_id, None)
+        self._on_report(identified.tenant.name, report)
 
     async def hang_up(self, caller: Caller, call_id: str) -> Call:
         """End the caller's own call; a call that is over stays as it ended.
@@ -148,7 +165,7 @@ class Broker:
         policy = self._policies.current
         async with self._audit.record("call.end", caller) as event:
             event.call_id = call_id if is_call_id(call_id) else None
-            call = await self._own_call(policy, caller, call_id, event)
+            _, call = await self._own_call(policy, caller, call_id, event)
             event.preset, event.provider = call.preset, call.provider
             if call.ended_at is None:
                 await self._hang_up(policy, call, caller.request_id)
@@ -233,7 +250,9 @@ class Broker:
             grant_id=caller.grant.id if caller.grant else None,
         )
 
-    async def _own_call(self, policy: Policy, caller: Caller, call_id: str, event: Event | None) -> Call:
+    async def _own_call(
+        self, policy: Policy, caller: Caller, call_id: str, event: Event | None
+    ) -> tuple[Identified, Call]:
         identified = await self._admission.identify(policy, caller, event, by_grant="even expired")
         call = await self._ledger.find(identified.tenant.name, call_id) if is_call_id(call_id) else None
         grant = identified.grant
@@ -241,7 +260,7 @@ class Broker:
             raise CallNotFound
         if grant is not None and grant.id != call.grant_id:
             raise CallNotFound
-        return call
+        return identified, call
 
     async def _hang_up(self, policy: Policy, call: Call, request_id: str) -> None:
         provider = policy.providers.get(call.provider)

@@ -7,6 +7,7 @@ from prometheus_client.exposition import generate_latest
 
 from switchboard import __version__
 from switchboard.audit import Event
+from switchboard.reports import Report
 
 # A `_created` series beside each counter would double what a scraper stores.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
@@ -14,6 +15,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves
 # A mint waits for the provider: tens of milliseconds when all is well, seconds when it is not.
 PROVIDER_BUCKETS = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0)
 HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, *PROVIDER_BUCKETS)
+# ICE, DTLS and SDP together: a quarter of a second on a good network, many on a bad one.
+CONNECT_BUCKETS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 30.0)
+RTT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 MAX_TENANTS = 100
 
 
@@ -73,6 +77,24 @@ class Metrics:
             ("error",),
             registry=self.registry,
         )
+        self._connections = Counter(
+            "switchboard_client_connections",
+            "Calls that browsers reported as connected or failed.",
+            ("tenant", "outcome"),
+            registry=self.registry,
+        )
+        self._to_connected = Histogram(
+            "switchboard_client_time_to_connected_seconds",
+            "From a browser's click to its connected call, as browsers report it.",
+            buckets=CONNECT_BUCKETS,
+            registry=self.registry,
+        )
+        self._rtt = Histogram(
+            "switchboard_client_rtt_seconds",
+            "Round trip between browser and provider, as browsers report it.",
+            buckets=RTT_BUCKETS,
+            registry=self.registry,
+        )
         self._audit = Counter("switchboard_audit_records", "Audit records written.", registry=self.registry)
         Info("switchboard_build", "The running version.", registry=self.registry).info({"version": __version__})
 
@@ -102,6 +124,15 @@ class Metrics:
     def observe_jwks(self, issuer: str, outcome: str) -> None:
         """Count a fetch of an issuer's keys."""
         self._jwks.labels(issuer, outcome).inc()
+
+    def observe_report(self, tenant: str, report: Report) -> None:
+        """Show what a browser saw."""
+        if report.event in ("connected", "failed"):
+            self._connections.labels(self._tenant(tenant), report.event).inc()
+        if report.ms_to_connected is not None:
+            self._to_connected.observe(report.ms_to_connected / 1000)
+        if report.rtt_ms is not None:
+            self._rtt.observe(report.rtt_ms / 1000)
 
     def observe_redis_error(self, error: str) -> None:
         """Count what went wrong with Redis, by the error's class."""

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.support import world as worlds
+from tests.support.contract import check
 from tests.support.world import ORIGIN
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +48,8 @@ async def test_a_window_walked_to_its_end(where):
             assert now["user-2s"]["r"] == left
             assert 1 <= now["user-2s"]["t"] <= 2
         refused = await world.mint(token)
+        check("POST", "/token", answer)
+        check("POST", "/token", refused)
         body, now = refused.json(), read(refused)[0]
         assert refused.status_code == 429
         assert body == {
@@ -110,6 +113,8 @@ async def test_token_and_sdp_share_the_quota_and_a_grant_pays_once(where):
         assert (relayed.status_code, read(relayed)[0]["user-minute"]["r"]) == (201, 1)
         assert (await world.relay(token)).status_code == 201
         refused = await world.relay(token)
+        check("POST", "/sdp", relayed)
+        check("POST", "/sdp", refused)
         assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
         assert len(world.emulator.requests) == 3
 
@@ -129,6 +134,7 @@ async def test_a_refusal_of_the_provider_tells_what_is_left(where):
         await world.faults(status=503)
         answer = await world.relay()
         assert answer.status_code == 502
+        check("POST", "/sdp", answer)
         assert read(answer)[0]["user-minute"]["r"] == 4
 
 

@@ -109,7 +109,9 @@ def _check_problem(problem: Mapping[str, Any], response: httpx.Response) -> None
     known = DOCUMENT["x-problem-codes"][problem["code"]]
     assert (problem["status"], problem["title"]) == (response.status_code, known["title"])
     assert known["status"] == response.status_code
-    assert problem["type"].rpartition(":")[2] == problem["code"] == problem["error"]["code"]
+    kind = "quota-exceeded" if "violated-policies" in problem else problem["code"]
+    assert problem["type"].replace("#", ":").rpartition(":")[2] == kind
+    assert problem["code"] == problem["error"]["code"]
     assert problem["detail"] == problem["error"]["message"]
     assert problem["request_id"] == response.headers["x-request-id"]
     assert problem["instance"] == f"urn:switchboard:request:{problem['request_id']}"

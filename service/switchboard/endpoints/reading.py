@@ -1,13 +1,16 @@
 """Reading requests within bounds: who sent it, its body, its JSON."""
 
 import asyncio
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from switchboard.audit import Caller
 from switchboard.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+
+Model = TypeVar("Model", bound=BaseModel)
 
 MAX_JSON_BYTES = 64 * 1024
 BODY_SECONDS = 10.0  # an offer is a few kilobytes; a body that needs longer is an attack or a dead line
@@ -55,14 +58,14 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def read_json(request: Request) -> dict[str, Any]:
+async def read_json(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """The JSON object in the body; an absent body is an empty object.
 
     Raises:
         UnsupportedMediaType: there is a body, and it is not declared as JSON.
         InvalidRequest: it is not a JSON object.
     """
-    body = await read_body(request, MAX_JSON_BYTES)
+    body = await read_body(request, max_bytes)
     if not body:
         return {}
     if media_type(request) != "application/json":
@@ -83,6 +86,24 @@ def parse_object(text: bytes, *, param: str | None = None) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise InvalidRequest("A JSON object is needed here.", param=param)
     return parsed
+
+
+def parse_model(model: type[Model], body: dict[str, Any]) -> Model:
+    """A body as a strict model.
+
+    Raises:
+        InvalidRequest: it does not fit; the first mistake is named.
+    """
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        param = ".".join(str(part) for part in first["loc"])[:200]
+        known = ", ".join(f"`{name}`" for name in model.model_fields)
+        raise InvalidRequest(
+            f"The body may hold {known}." if first["type"] == "extra_forbidden" else f"`{param}`: {first['msg']}.",
+            param=param if param.isprintable() else None,
+        ) from None
 
 
 def single_query(request: Request, name: str) -> str | None:

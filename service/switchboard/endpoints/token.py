@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -10,7 +10,7 @@ from starlette.routing import Route
 from switchboard.broker import Broker, Wish
 from switchboard.endpoints import resource
 from switchboard.endpoints.answering import json_answer
-from switchboard.endpoints.reading import caller_of, read_json, single_query
+from switchboard.endpoints.reading import caller_of, parse_model, read_json, single_query
 from switchboard.errors import InvalidRequest
 
 
@@ -37,7 +37,7 @@ def routes(broker: Broker) -> list[Route]:
     """The route of this module."""
 
     async def token(request: Request) -> Response:
-        body = _parsed(await read_json(request) if request.method == "POST" else {})
+        body = parse_model(TokenRequest, await read_json(request) if request.method == "POST" else {})
         credential = await broker.mint(
             caller_of(request),
             Wish(
@@ -70,16 +70,3 @@ def one_preset(in_query: str | None, in_body: str | None) -> str | None:
     if in_query is not None and in_body is not None and in_query != in_body:
         raise InvalidRequest("`preset` in the query and in the body differ; send one.", param="preset")
     return in_query if in_query is not None else in_body
-
-
-def _parsed(body: dict[str, Any]) -> TokenRequest:
-    try:
-        return TokenRequest.model_validate(body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        param = ".".join(str(part) for part in first["loc"])[:200]
-        known = first["type"] != "extra_forbidden"
-        raise InvalidRequest(
-            f"`{param}`: {first['msg']}." if known else "The body may hold `preset`, `session` and `expires_after`.",
-            param=param if param.isprintable() else None,
-        ) from None

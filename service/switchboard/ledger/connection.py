@@ -4,6 +4,7 @@
 `redis+cluster://host:port,host:port` a Cluster; the notation is that of the library `limits`.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
@@ -39,14 +40,32 @@ class _OneContext(SSLConnection):
     machine's certificates: tens of milliseconds during which the event loop stands still.
     """
 
-    shared: ClassVar[RedisSSLContext | None] = None
+    shared: ClassVar[RedisSSLContext]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        if self.shared is None:
-            type(self).shared = self.ssl_context
-        else:
-            self.ssl_context = self.shared
+        self.ssl_context = self.shared
+
+
+class _Primary(Redis):
+    """Leaves no connections to Sentinels behind, as the library does."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        manager: Sentinel = self.connection_pool.sentinel_manager  # type: ignore[attr-defined]  # of its own kind of pool
+        await manager.aclose()
+
+
+class _Cluster(RedisCluster):
+    """Closed, it begins anew where it began: the library goes on with the addresses it has found, which may all be gone
+    by then, and takes a client that has met an error for closed.
+    """
+
+    async def aclose(self) -> None:
+        self._initialize = False
+        await super().aclose()
+        for node in self.startup_nodes:
+            self.nodes_manager.startup_nodes.setdefault(node.name, node)
 
 
 class RedisUrlError(ValueError):
@@ -70,39 +89,53 @@ def connect(url: str) -> Commands:
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if "+" not in parts.scheme:
-        try:
-            pool = BlockingConnectionPool.from_url(
-                url, max_connections=MAX_CONNECTIONS, timeout=SOCKET_SECONDS, **bounds
-            )
-        except ValueError as error:
-            raise RedisUrlError(str(error)) from None
-        if parts.scheme == "rediss":
-            pool.connection_class = _one_context(SSLConnection, pool.connection_kwargs)
-        return cast("Commands", Redis.from_pool(pool))  # and closes it
+        return cast("Commands", _server(url, bounds))
     credentials, _, addresses = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     if credentials:
         bounds |= {"username": unquote(username) or None, "password": unquote(password) or None}
-    tls = parts.scheme.startswith("rediss")
     hosts = [_host_and_port(address) for address in addresses.split(",")]
+    tls = parts.scheme.startswith("rediss")
     if parts.scheme.endswith("cluster"):
-        nodes = [ClusterNode(host, port) for host, port in hosts]
-        cluster = RedisCluster(startup_nodes=nodes, max_connections=MAX_CONNECTIONS, ssl=tls, **bounds)
-        if tls:
-            kind = _one_context(SSLConnection, {})
-            cluster.connection_kwargs["connection_class"] = kind
-            for node in cluster.startup_nodes:
-                node.connection_class = kind
-        return cast("Commands", cluster)
+        return cast("Commands", _cluster(hosts, bounds, tls=tls))
     service = parts.path.strip("/")
     if not service:
         raise RedisUrlError("a Sentinel URL names the service: redis+sentinel://host:26379/mymaster")
-    # Without them the library would ask a Sentinel that is down ten times, with pauses.
-    asking = {name: bounds[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+    return cast("Commands", _primary(hosts, service, bounds, tls=tls))
+
+
+def _server(url: str, bounds: dict[str, Any]) -> Redis:
+    try:
+        pool = BlockingConnectionPool.from_url(url, max_connections=MAX_CONNECTIONS, timeout=SOCKET_SECONDS, **bounds)
+    except ValueError as error:
+        raise RedisUrlError(str(error)) from None
+    if issubclass(pool.connection_class, SSLConnection):
+        pool.connection_class = _one_context(SSLConnection, pool.connection_kwargs)
+    return Redis.from_pool(pool)  # and closes it
+
+
+def _cluster(hosts: list[tuple[str, int]], bounds: dict[str, Any], *, tls: bool) -> RedisCluster:
+    nodes = [ClusterNode(host, port) for host, port in hosts]
+    cluster = _Cluster(startup_nodes=nodes, max_connections=MAX_CONNECTIONS, ssl=tls, **bounds)
+    # The library does not hand these on to the connections of its nodes.
+    options: dict[str, Any] = {"maint_notifications_config": bounds["maint_notifications_config"]}
+    if tls:
+        options["connection_class"] = _one_context(SSLConnection, {})
+    cluster.connection_kwargs.update(options)
+    for node in cluster.startup_nodes:
+        node.connection_kwargs["maint_notifications_config"] = options["maint_notifications_config"]
+        node.connection_class = options.get("connection_class", node.connection_class)
+    return cluster
+
+
+def _primary(hosts: list[tuple[str, int]], service: str, bounds: dict[str, Any], *, tls: bool) -> Redis:
+    # Without these the library would ask a Sentinel that is down ten times, with pauses.
+    asking = {name: bounds[name] for name in bounds if name not in ("username", "password")}
     sentinel = Sentinel(hosts, sentinel_kwargs=asking, **bounds)  # type: ignore[no-untyped-call]  # left untyped
     if tls:
-        bounds["connection_class"] = _one_context(SentinelManagedSSLConnection, {})
-    return cast("Commands", sentinel.master_for(service, max_connections=MAX_CONNECTIONS, **bounds))
+        bounds = {**bounds, "connection_class": _one_context(SentinelManagedSSLConnection, {})}
+    primary: Redis = sentinel.master_for(service, redis_class=_Primary, max_connections=MAX_CONNECTIONS, **bounds)
+    return primary
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -113,8 +146,10 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _one_context(kind: type[SSLConnection], options: Mapping[str, Any]) -> type[SSLConnection]:
-    """A kind of connection whose context is made now, before there are requests that would have to wait for it."""
-    of_this_client = type("OneContext", (_OneContext, kind), {"shared": None})
-    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    SSLConnection(**tls)
-    return of_this_client
+    """A kind of connection whose context is made now, before there are requests that would wait for it."""
+    shared = SSLConnection(**{name: value for name, value in options.items() if name.startswith("ssl_")}).ssl_context
+    try:
+        shared.get()
+    except OSError as error:
+        raise RedisUrlError(f"TLS: {error.strerror or error}") from None
+    return type("OneContext", (_OneContext, kind), {"shared": shared})

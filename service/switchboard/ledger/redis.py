@@ -3,26 +3,29 @@
 Keys are `swb:{tenant}:…`; the braces are a hash tag, so that all keys of a tenant live in one slot of a Cluster.
 """
 
-import asyncio
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
 import orjson
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from switchboard.calls import Call, EndedBy
 from switchboard.errors import GrantUsed
 from switchboard.ledger import LedgerAway, Reservation
 from switchboard.ledger.connection import Commands
 from switchboard.ledger.memory import KEPT_SECONDS
+from switchboard.ledger.patience import patience
 from switchboard.ratelimit import UNLIMITED, Quota, Standing, Window
 
-WAIT_SECONDS = 0.15  # for one step; a request has two of them at most, within its 250 ms to be decided
-PROBE_TENANT = "switchboard-probe"
+WAIT_SECONDS = 0.1  # for one step, within the 250 ms in which a request has to be decided
+SEARCH_SECONDS = 2.0  # for a probe to find its way: past silent Sentinels or nodes of a Cluster, say
+PROBE = Quota("user", 2**31, 1)
+PROBE_USER = "probe"  # no user key, which is 64 hexadecimal digits
 
 
 class Script:
@@ -67,7 +70,7 @@ class RedisLedger:
         args: list[str | int] = [int(reservation.enforce), grant_ms]
         for quota in reservation.quotas:
             args += [quota.limit, quota.seconds * 1000]
-        state, *numbers = await self._within(self._reserve.run(self._client, keys, args))
+        state, *numbers = await self._within(self._wait, self._reserve.run(self._client, keys, args))
         if state == b"used":
             raise GrantUsed
         counted = zip(reservation.quotas, numbers[::2], numbers[1::2], strict=True)
@@ -78,48 +81,62 @@ class RedisLedger:
     async def release(self, reservation: Reservation) -> None:
         """See `Ledger.release`."""
         if reservation.grant_id is not None:
-            await self._within(self._client.delete(_grant_key(reservation)))
+            await self._within(self._wait, self._client.delete(_grant_key(reservation)))
 
     async def bind(self, call: Call) -> None:
         """See `Ledger.bind`."""
         milliseconds = int((call.deadline - call.started_at + KEPT_SECONDS) * 1000)
         content = orjson.dumps(asdict(call))
-        await self._within(self._client.set(_call_key(call.tenant, call.id), content, px=milliseconds))
+        await self._within(self._wait, self._client.set(_call_key(call.tenant, call.id), content, px=milliseconds))
 
     async def find(self, tenant: str, call_id: str) -> Call | None:
         """See `Ledger.find`."""
-        call = _call(await self._within(self._client.get(_call_key(tenant, call_id))))
+        call = _call(await self._within(self._wait, self._client.get(_call_key(tenant, call_id))))
         return None if call is None else call.at(self._clock())
 
     async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Call | None:
         """See `Ledger.end`."""
-        call = _call(await self._within(self._end_call.run(self._client, [_call_key(tenant, call_id)], [by])))
+        call = _call(
+            await self._within(self._wait, self._end_call.run(self._client, [_call_key(tenant, call_id)], [by]))
+        )
         return None if call is None else call.at(self._clock())
 
     async def eviction_policy(self) -> str | None:
         """Redis's `maxmemory-policy`; None if it does not tell, as some managed services do not."""
         try:
-            answer = await self._within(self._client.config_get("maxmemory-policy"))
+            answer = await self._within(self._wait, self._client.config_get("maxmemory-policy"))
         except LedgerAway:
             return None
         policy = answer.get("maxmemory-policy", answer.get(b"maxmemory-policy"))
         return policy.decode() if isinstance(policy, bytes) else policy
 
-    async def probe(self) -> None:
-        """Whether admission would work now: the same script, writing a counter of its own.
+    async def probe(self, tenant: str) -> None:
+        """Whether admission would work for this tenant now: the same script, writing a counter of its own.
+
+        All connections are made anew: an old one may lead to a server that is the primary no more. Finding the way may
+        take longer than a request can wait; then a second look shows what a request would meet.
 
         Raises:
             LedgerAway: it would not.
         """
-        quota = Quota("tenant", 2**31, 1)
-        await self.reserve(Reservation(tenant=PROBE_TENANT, user_key="", quotas=(quota,)))
+        keys = [_window_key(Reservation(tenant, PROBE_USER), PROBE)]
+        args = [1, 0, PROBE.limit, PROBE.seconds * 1000]
+        await self.aclose()
+        for wait in (SEARCH_SECONDS, self._wait):
+            await self._within(wait, self._reserve.run(self._client, keys, args))
 
-    async def _within(self, step: Any) -> Any:
+    async def aclose(self) -> None:
+        """Close the connections; a server that does not answer to that either has to do without an answer."""
+        with contextlib.suppress(LedgerAway):
+            await self._within(SEARCH_SECONDS, self._client.aclose())
+
+    async def _within(self, seconds: float, step: Awaitable[Any]) -> Any:
         try:
-            async with asyncio.timeout(self._wait):
+            async with patience(seconds, at_most=1.5 * seconds):
                 return await step
-        except (RedisError, OSError, TimeoutError) as error:
-            # Not the error's text: it may quote keys.
+        except Exception as error:
+            # Whatever it was, Redis has not answered as it should: besides errors of its own the library lets through
+            # some of the socket's and the event loop's. Not the error's text: it may quote keys.
             raise LedgerAway(type(error).__name__) from error
 
 

@@ -420,7 +420,7 @@ function answer(status, response) {
       el("details", { class: "parts" }, el("summary", {}, `${headers.length} headers`), el("ul", { class: "fields" }, ...headers)),
     );
   }
-  if (codes.length) for (const [, one] of media) body.append(sample(`Example of ${status}`, examplesOf(one)));
+  if (codes.length) for (const [, one] of media) if (examplesOf(one).length) body.append(sample(`Example of ${status}`, examplesOf(one)));
   const said = codes.length ? el("span", { class: "chips" }, ...codes.map((code) => el("span", { class: "chip" }, code))) : el("span", {}, ...inline(response.description.trim()));
   return el("details", { open: status.startsWith("2") }, el("summary", {}, el("span", { class: "status", "data-class": status[0] }, status), said), body);
 }
