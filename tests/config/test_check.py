@@ -273,3 +273,45 @@ def test_the_report_masks_secrets_and_shows_what_is_unset(tmp_path):
     assert '"headers":"••••"' in result.output
     assert "env:OPENAI_API_KEY: not set; `serve` will need it" in result.output
     assert "LEGACY_JWT_SECRET" not in result.output.partition("tenant acme")[0]
+
+
+def test_the_report_shows_the_limits_that_apply(tmp_path):
+    result = CliRunner().invoke(main, ["check", str(EXAMPLE)])
+    lines = [line.strip() for line in result.output.splitlines() if "limits" in line]
+    defaults = "limits: 10 per minute per user, 100 per day per user, 1000 per minute for the whole tenant"
+    assert lines == [
+        defaults,  # as acme writes them
+        "limits with plan=team: 60 per minute per user, 1000 per day per user, 1000 per minute for the whole tenant",
+        defaults,  # widgets sets none
+    ]
+    as_json = json.loads(CliRunner().invoke(main, ["check", str(EXAMPLE), "--format", "json"]).output)
+    assert as_json["tenants"]["widgets"]["limits"] == [
+        "10 per minute per user",
+        "100 per day per user",
+        "1000 per minute for the whole tenant",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "right"),
+    [
+        ({"user": ["10 a minute"]}, "a rate like `10/minute`"),
+        ({"user": ["0/minute"]}, "a rate like `10/minute`"),
+        ({"user": ["10/year"]}, "at most 31 days"),
+        ({"user": "10/minute"}, "a list"),
+        ({"tenants": ["10/minute"]}, "`tenant`"),
+        ({"mode": "shaddow"}, "`enforce` or `shadow`"),
+    ],
+)
+def test_limits_are_checked(written, right):
+    tree = example()
+    tree["tenants"]["acme"]["limits"] = written
+    (mistake,) = check(tree, today=TODAY).mistakes
+    assert right in mistake.right
+
+
+def test_limits_that_nothing_keeps_yet_are_said():
+    tree = example()
+    tree["tenants"]["acme"]["limits"]["call_seconds"] = 900
+    checked = check(tree, today=TODAY)
+    assert [one.path for one in checked.advice] == [("tenants", "acme", "limits", "call_seconds")]

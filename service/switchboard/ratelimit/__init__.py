@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from limits import RateLimitItem, RateLimitItemPerSecond, parse
+from limits import RateLimitItem, RateLimitItemPerSecond, parse_many
 
 from switchboard.errors import RateLimited, Refusal
 
@@ -122,8 +122,7 @@ def quotas(scope: Scope, written: Iterable[str]) -> tuple[Quota, ...]:
         ValueError: a text is not of that notation.
     """
     smallest: dict[int, int] = {}
-    for text in written:
-        item = parse(text)
+    for item in (item for text in written for item in parse_many(text)):
         seconds = item.get_expiry()
         smallest[seconds] = min(item.amount, smallest.get(seconds, item.amount))
     return tuple(Quota(scope, limit, seconds) for seconds, limit in sorted(smallest.items()))
