@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix lock clean
+.PHONY: help demo test prove-limits lint fix lock clean
 PYTHON := .venv/bin/python
 
 help: ## List the targets.
@@ -12,6 +12,10 @@ demo: ## Run everything on this machine and open http://127.0.0.1:8080/demo (no 
 test: ## Run every check and test; under five minutes.
 	@scripts/setup test
 	@scripts/test
+
+prove-limits: ## Measure what docs/limits.md promises and write docs/proof/limits.md; some minutes.
+	@scripts/setup test
+	@$(PYTHON) -m tests.prove.limits --full --write
 
 lint: ## Format, style and types only.
 	@scripts/setup test

@@ -1,11 +1,11 @@
-"""Redis failing is dull: each request is decided at once, health answers, the event loop runs, and the way back is found.
+"""Redis failing is dull: requests are decided at once, health answers, the loop runs, the way back is found.
 
 `python -m tests.prove.limits` prints what is asserted here as a table.
 """
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import ssl
 import time
 
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from redis.asyncio.cluster import ClusterNode
 
 from switchboard.ledger import Reservation
 from switchboard.ledger.connection import RedisUrlError, connect
@@ -23,8 +24,20 @@ from switchboard.ledger.redis import RedisLedger
 from switchboard.ledger.resilient import ResilientLedger
 from switchboard.ratelimit import Quota
 from tests.support import faults
-from tests.support.faults import ASKED, DECISION_MS, FAULTS, HARMLESS, HEALS_ITSELF, HEALTH_MS, QUOTA, SHARE, STALL_MS
-from tests.support.redis import RedisServer, redis_server
+from tests.support.faults import (
+    ASKED,
+    DECISION_MS,
+    FAULTS,
+    HARMLESS,
+    HEALS_ITSELF,
+    HEALTH_MS,
+    QUOTA,
+    SHARE,
+    STALL_MS,
+    until,
+)
+from tests.support.process import free_ports
+from tests.support.redis import RedisServer, cluster, redis_server, sentinel_setup
 
 pytestmark = pytest.mark.anyio
 
@@ -83,18 +96,18 @@ async def test_a_start_without_redis(mode, tmp_path):
 async def test_a_redis_that_may_evict_counters_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("switchboard.app.EVICTION_SECONDS", 0.05)
 
-    async def until(holds) -> None:
-        while holds not in (await watch.world.ops.get("/readyz")).json()["advice"].__str__():
+    async def advised(said: str) -> None:
+        while said not in str((await watch.world.ops.get("/readyz")).json()["advice"]):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     with redis_server(tmp_path, "--maxmemory-policy", "allkeys-lru") as server:
         async with faults.watched(server.url, "local", users=1) as watch, asyncio.timeout(5):
-            await until("set maxmemory-policy to noeviction (it is allkeys-lru)")
+            await advised("set maxmemory-policy to noeviction (it is allkeys-lru)")
             assert watch.seen.log == ["Redis may evict counters, which would lift limits"]
             server.do("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
-            await until("(it is volatile-ttl)")
+            await advised("(it is volatile-ttl)")
             server.do("CONFIG", "SET", "maxmemory-policy", "noeviction")
-            await until("[]")
+            await advised("[]")
             assert len(watch.seen.log) == 2
 
 
@@ -148,14 +161,13 @@ async def test_a_burst_on_a_frozen_redis_is_decided(tmp_path):
                 longest.append(await many(ledger, 1000))
                 assert switches[-1]
                 server.thaw()
-                while ledger.degraded:
-                    await asyncio.sleep(0.01)
+                await until(lambda: not ledger.degraded)
             assert min(longest) < DECISION_MS
 
 
 async def test_a_burst_through_sentinels_and_in_a_cluster_is_no_failure(tmp_path):
     """Their clients refuse a connection beyond their number at once."""
-    for setup in (faults.redis.sentinel_setup, faults.redis.cluster):
+    for setup in (sentinel_setup, cluster):
         folder = tmp_path / setup.__name__
         folder.mkdir()
         with setup(folder) as made:
@@ -171,8 +183,7 @@ async def test_a_slow_redis_does_not_keep_those_who_wait_behind_others(tmp_path)
             way.delay_by(0.07)  # too short for a timeout
             longest = [await many(ledger, 1000)]
             for _ in range(TRIES - 1):
-                while ledger.degraded:
-                    await asyncio.sleep(0.01)
+                await until(lambda: not ledger.degraded)
                 longest.append(await many(ledger, 1000))
             assert switches[0]
             assert min(longest) < DECISION_MS
@@ -204,11 +215,11 @@ def tls(tmp_path):
     """A Redis with TLS, and the authority that it is signed by."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -216,18 +227,29 @@ def tls(tmp_path):
     authority, private = tmp_path / "ca.pem", tmp_path / "key.pem"
     authority.write_bytes(certificate.public_bytes(Encoding.PEM))
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    (port,) = faults.redis.free_ports(1)
+    (port,) = free_ports(1)
     options = ("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", str(authority))
     with redis_server(tmp_path, *options, "--tls-cert-file", str(authority), "--tls-key-file", str(private)) as server:
         yield server, f"rediss://localhost:{port}/0?ssl_ca_certs={authority}"
 
 
+def counting(monkeypatch) -> list[ssl.SSLContext]:
+    """The contexts that are made from now on."""
+    made: list[ssl.SSLContext] = []
+    original = ssl.create_default_context
+
+    def make() -> ssl.SSLContext:
+        made.append(original())
+        return made[-1]
+
+    monkeypatch.setattr(ssl, "create_default_context", make)
+    return made
+
+
 async def test_tls_does_not_stall_the_event_loop(tls, monkeypatch):
     """One context serves all connections: the library would read the machine's certificates for each of them."""
     server, url = tls
-    made = []
-    original = ssl.create_default_context
-    monkeypatch.setattr(ssl, "create_default_context", lambda *args, **kwargs: made.append(1) or original())
+    made = counting(monkeypatch)
     async with resilient(url) as (ledger, switches):
         for _ in range(TRIES):
             server.do("CLIENT", "KILL", "TYPE", "normal")
@@ -246,12 +268,22 @@ async def test_tls_with_an_authority_that_is_not_there():
 
 @pytest.mark.parametrize("kind", ["sentinel", "cluster"])
 async def test_tls_beyond_a_single_server(kind, monkeypatch):
-    made = []
-    original = ssl.create_default_context
-    monkeypatch.setattr(ssl, "create_default_context", lambda: made.append(1) or original())
+    made = counting(monkeypatch)
     client = connect(f"rediss+{kind}://127.0.0.1:1,127.0.0.1:2/mymaster")
     assert len(made) == 1
-    with pytest.raises(Exception, match="127.0.0.1:|No master|cannot be connected"):
+    with pytest.raises(Exception, match=r"127\.0\.0\.1:|No master|cannot be connected"):
         await client.get("a")
     assert len(made) == 1
     await client.aclose()
+
+
+async def test_a_cluster_that_has_moved_altogether_is_found_where_its_url_leads(tmp_path):
+    with cluster(tmp_path) as setup:
+        primary = RedisLedger(client := connect(setup.url))
+        await primary.probe("acme")
+        (nowhere,) = free_ports(1)
+        client.nodes_manager.startup_nodes = {  # type: ignore[attr-defined]
+            "moved": ClusterNode("127.0.0.1", nowhere, **client.connection_kwargs)  # type: ignore[attr-defined]
+        }
+        await primary.probe("acme")
+        await primary.aclose()

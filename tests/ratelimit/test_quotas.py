@@ -18,7 +18,7 @@ def test_of_two_with_one_window_the_smaller_counts():
 
 @pytest.mark.parametrize("text", ["", "ten/minute", "10/fortnight", "10"])
 def test_what_is_no_rate(text):
-    with pytest.raises(ValueError, match="parse|granularity"):
+    with pytest.raises(ValueError, match=r"parse|granularity"):
         quotas("user", [text])
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import jwt
@@ -26,6 +26,13 @@ HEALTH_MS = 50.0
 QUOTA, SHARE = 6, 3  # of a user, and of one replica alone among two
 ASKED = 5  # requests of each user: more than the share, less than the quota
 AT_ONCE = 20
+
+
+async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something that no event tells."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
 
 
 @dataclass
@@ -137,7 +144,7 @@ class SlowWay:
     def delay_by(self, seconds: float) -> None:
         self._delay = seconds
 
-    def __enter__(self) -> "SlowWay":
+    def __enter__(self) -> Self:
         self._thread.start()
         self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self._port = self._server.sockets[0].getsockname()[1]
@@ -332,7 +339,7 @@ async def _while_it_lasts(name: str, trouble: Trouble, watch: Watch, seconds: fl
         begin = time.monotonic()
         await asyncio.to_thread(trouble.begin)
         healing = asyncio.create_task(asyncio.to_thread(trouble.end)) if name in HEALS_ITSELF else None
-        while time.monotonic() < begin + seconds or (healing and not healing.done()):
+        while not healing.done() if healing else time.monotonic() < begin + seconds:
             await watch.round()
             if not watch.seen.degraded and (detail := await watch.degraded()):
                 watch.seen.detail = detail

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+LOOKS = 5  # at the clock
 PASSES = 3  # of the event loop, in which an answer that has arrived is read, parsed and handed over
 
 
@@ -35,7 +36,8 @@ async def patience(seconds: float, at_most: float = math.inf) -> AsyncIterator[N
             nonlocal timer
             left = min(end - _waited(), last - time.monotonic())
             if left > 0:
-                timer = loop.call_later(left, look, PASSES)
+                # Not at every moment: many who look often would be what this thread computes.
+                timer = loop.call_later(max(left, seconds / LOOKS), look, PASSES)
             elif passes:
                 timer = loop.call_soon(look, passes - 1)
             else:
