@@ -1,5 +1,6 @@
 """The product through its front door: /token, /sdp and the call as a resource, with whole records."""
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -9,9 +10,13 @@ from email.policy import HTTP
 import orjson
 import pytest
 
-from switchboard.errors import Degraded, GrantExpired
+from switchboard.audit import Caller
+from switchboard.broker import Offer
+from switchboard.errors import CallerGone, Degraded, GrantExpired
 from switchboard.grants import Grants
+from tests.support import keys
 from tests.support import world as worlds
+from tests.support.servers import serving
 from tests.support.world import API_KEY, OFFER, ORIGIN, PUBLIC_URL, USER_KEY_SECRET
 
 pytestmark = pytest.mark.anyio
@@ -228,18 +233,108 @@ async def test_a_grant_carries_the_claims_that_presets_use(world):
     assert session["instructions"].startswith("You help Alice of")
 
 
-async def test_a_grant_is_given_back_when_the_provider_refused(world):
+async def test_a_grant_is_given_back_when_the_provider_was_busy(world):
     grant = (await world.mint()).json()["value"]
-    await world.faults(status=503, operations=["call"], times=1)
-    assert (await world.relay(grant)).status_code == 502
+    await world.faults(status=429, retry_after=3, operations=["call"], times=1)
+    busy = await world.relay(grant)
+    assert (busy.json()["code"], busy.headers["retry-after"]) == ("provider_busy", "3")
     assert (await world.relay(grant)).status_code == 201
 
 
-async def test_a_grant_stays_used_when_a_call_may_have_come_of_it(world):
+@pytest.mark.parametrize(
+    "faults", [{"half_answer": True}, {"status": 500}, {"status": 504}, {"status": 400, "code": "invalid_offer"}]
+)
+async def test_a_grant_is_one_try(world, faults):
+    """A call may have come of it; and whoever could try for ever would drive the provider with our key."""
     grant = (await world.mint()).json()["value"]
-    await world.faults(half_answer=True, operations=["call"], times=1)
-    assert (await world.relay(grant)).json()["code"] == "provider_unavailable"
+    await world.faults(**faults, operations=["call"], times=1)
+    assert (await world.relay(grant)).status_code >= 400
     assert (await world.relay(grant)).json()["code"] == "grant_used"
+
+
+@pytest.mark.parametrize("faults", [{"half_answer": True}, {"huge": 500_000}, {"drip": 0.5}, {"not_json": True}])
+async def test_a_call_whose_answer_is_of_no_use_is_hung_up_and_on_record(world, faults):
+    await world.faults(**faults, operations=["call"], times=1)
+    answer = await world.relay()
+    assert answer.status_code in (502, 504)
+    assert world.emulator.calls[0].state == "ended"
+    assert world.records[-1]["call_id"] == world.emulator.calls[0].id
+    assert world.records[-1]["provider_request_id"].startswith("req_")
+    assert world.emulator.calls[0].id not in answer.text
+
+
+async def test_a_caller_who_is_gone_leaves_no_call(world):
+    async def gone() -> bool:
+        return True
+
+    with pytest.raises(CallerGone):
+        await world.broker.relay(Caller("r-1", world.token()), Offer(OFFER, caller_gone=gone))
+    assert world.emulator.calls[0].state == "ended"
+    assert (world.records[-1]["outcome"], world.records[-1]["reason"]) == ("error", "caller_gone")
+    assert world.records[-1]["call_id"] == world.emulator.calls[0].id
+
+
+async def test_a_cancelled_request_leaves_no_call(world):
+    await world.faults(delay_seconds=0.3, operations=["call"], times=1)
+    relaying = asyncio.create_task(world.broker.relay(Caller("r-1", world.token()), Offer(OFFER)))
+    while not world.emulator.requests:  # noqa: ASYNC110 - the emulator has no event for it
+        await asyncio.sleep(0.01)
+    relaying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await relaying
+    assert [one.state for one in world.emulator.calls] == ["ended"]
+    assert (world.records[-1]["outcome"], world.records[-1]["reason"]) == ("error", "cancelled")
+
+
+async def test_a_browser_that_leaves_leaves_no_call(world):
+    """The same over a real socket, closed while the provider is slow."""
+    await world.faults(delay_seconds=0.4, operations=["call"], times=1)
+    async with serving(world.public) as url:
+        host, port = url.removeprefix("http://").split(":")
+        _reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /sdp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.token()}\r\n"
+        head += f"Content-Type: application/sdp\r\nContent-Length: {len(OFFER)}\r\n\r\n"
+        writer.write(head.encode() + OFFER)
+        await writer.drain()
+        while not world.emulator.requests:  # noqa: ASYNC110 - the emulator has no event for it
+            await asyncio.sleep(0.01)
+        writer.close()
+        async with asyncio.timeout(5):
+            while not world.records:  # noqa: ASYNC110 - the record has no event either
+                await asyncio.sleep(0.01)
+    assert world.records[-1]["reason"] == "caller_gone"
+    assert [one.state for one in world.emulator.calls] == ["ended"]
+
+
+async def test_a_credential_in_the_place_of_a_call_id_is_not_recorded(world):
+    secret = (await world.mint(world.widgets_token())).json()["value"]
+    answer = await world.client.delete(f"/sdp/{secret}", headers=world.auth(world.widgets_token()))
+    assert answer.status_code == 404
+    assert "call_id" not in world.records[-1]
+
+
+async def test_presets_named_twice(world):
+    answer = await world.mint(world.token(plan="pro"), path="/token?preset=support", session={"model": "expert"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "preset")
+
+
+async def test_a_tenant_that_does_not_exist_is_refused_even_to_an_issuer_of_any_tenant():
+    policy = worlds.example()
+    policy["issuers"][0]["tenants"] = "any"
+    async with worlds.world(policy) as world:
+        for name in ("nowhere", "\ud800", "", "acme\0"):
+            answer = await world.mint(world.token(org_id=name))
+            assert (answer.status_code, answer.json()["code"]) == (403, "unknown_tenant")
+
+
+async def test_a_foreign_kid_is_refused(world):
+    """A good signature, under the name of the issuer's other key, of nobody's, or of another kind."""
+    for kid in ("ec-1", "rsa-2", "", None):
+        header = {} if kid is None else {"kid": kid}
+        token = keys.sign(keys.claims(), keys.private_key("RSA", "attacker"), **header)
+        assert (await world.mint(token)).json()["code"] == "invalid_token"
+    mislabelled = keys.sign(keys.claims(), keys.private_key("RSA"), kid="ec-1")
+    assert (await world.mint(mislabelled)).json()["code"] == "invalid_token"
 
 
 async def test_a_grant_expires():

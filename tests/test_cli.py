@@ -87,6 +87,8 @@ def test_serve_from_start_to_stop():
         ({"SWITCHBOARD_TRUSTED_PROXIES": "::/0"}, "SWITCHBOARD_TRUSTED_PROXIES: Value error, `::/0` would believe"),
         ({"OPENAI_API_KEY": ""}, "env:OPENAI_API_KEY: not set"),
         ({"LEGACY_JWT_SECRET": ""}, "env:LEGACY_JWT_SECRET: not set"),
+        ({"LEGACY_JWT_SECRET": "short"}, "env:LEGACY_JWT_SECRET: a shared secret for HS256 has 32 bytes or more"),
+        ({"OPENAI_API_KEY": "sk-one\r\nsk-two"}, "env:OPENAI_API_KEY: holds a space, a line break"),
         ({"SWITCHBOARD_CONFIG": "/nowhere.yaml"}, "No such file or directory"),
     ],
 )

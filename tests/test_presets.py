@@ -68,6 +68,10 @@ def test_the_presets_own_session_stays_as_it_is():
     assert SESSION["audio"] == {"output": {"voice": "marin"}}
 
 
+def test_a_mapping_of_nothing_changes_nothing():
+    assert preset().session_for({}, {"audio": {"output": {}}}).session == preset().session_for({}, {}).session
+
+
 def test_a_field_that_the_preset_leaves_out_can_be_chosen():
     tailored = preset().session_for({}, {"max_output_tokens": 50, "audio": {"output": {"speed": 1}}})
     assert tailored.session["max_output_tokens"] == 50
@@ -92,6 +96,9 @@ def test_a_field_that_the_preset_leaves_out_can_be_chosen():
         {"type": "transcription"},
         {"": 1},
         {"a.b": {"c": 1}},
+        {"nonsense": {}},
+        {"tools": {}},
+        {"audio": {"output": {"nonsense": {}}}},
     ],
 )
 def test_refused_overrides(wanted):

@@ -95,12 +95,12 @@ class Admission:
             principal = grant.principal
         else:
             grant, principal = None, await policy.verifier.verify(token)
-        user_key = self._user_keys.of(principal)
         if event is not None:
             event.issuer = principal.issuer
         tenant = policy.tenants.get(principal.tenant)
         if tenant is None:
             raise UnknownTenant
+        user_key = self._user_keys.of(principal)
         if event is not None:
             event.tenant, event.user_key = tenant.name, user_key
         tenant.check_origin(caller.origin)
@@ -133,6 +133,8 @@ class Admission:
             preset_name, wanted = grant.preset, grant.wanted
         preset = _preset(tenant, preset_name, wanted)
         event.preset = preset.name
+        if event.action == "token.mint" and preset.delivery == "relay":
+            event.action = "grant.issue"
         preset.check_claims(identified.principal.claims)
         tailored = preset.session_for(identified.principal.claims, _without_preset_name(tenant, wanted))
         event.overrides, event.dropped = tailored.overrides, tailored.dropped
@@ -143,7 +145,9 @@ class Admission:
 def _preset(tenant: Tenant, name: str | None, wanted: Session) -> Preset:
     """By name; else by `session.model`, which SDKs can set and which may name a preset; else the default."""
     model = wanted.get("model")
-    if name is None and isinstance(model, str) and model in tenant.presets:
+    if isinstance(model, str) and model in tenant.presets:
+        if name not in (None, model):
+            raise InvalidRequest("`preset` and `session.model` name different presets; send one.", param="preset")
         return tenant.presets[model]
     return tenant.preset(name)
 

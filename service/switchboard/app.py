@@ -31,7 +31,7 @@ from switchboard.errors import Refusal
 from switchboard.grants import Grants
 from switchboard.identity import UserKeys
 from switchboard.identity.jwks import FETCH_SECONDS, JwksEndpoint
-from switchboard.identity.keys import KeySet, KeySource, KeysUnavailable, RemoteKeys, StaticKey
+from switchboard.identity.keys import KeySet, KeySource, KeysUnavailable, RemoteKeys, StaticKey, VerificationKey
 from switchboard.identity.verifier import Issuer, TenantRule, Verifier
 from switchboard.ledger import Ledger
 from switchboard.ledger.connection import RedisUrlError, connect
@@ -46,6 +46,7 @@ from switchboard.settings import Settings
 
 Run = Callable[[], Coroutine[Any, Any, None]]
 
+MIN_HMAC_BYTES = 32
 EVICTION_SECONDS = 60.0  # between two looks at Redis's `maxmemory-policy`
 
 _log = structlog.get_logger("switchboard")
@@ -58,6 +59,7 @@ class Service:
     public: ASGIApp
     ops: ASGIApp
     readiness: Readiness
+    broker: Broker
 
 
 class CannotServe(Exception):
@@ -135,6 +137,7 @@ async def build(
                 observe=lambda *_: None,
             ),
             readiness=readiness,
+            broker=broker,
         )
 
 
@@ -192,7 +195,7 @@ def _policy(
         providers={
             name: OpenAI(
                 base_url=provider.base_url,
-                keys=[ProviderKey(reference, secrets.resolve(reference)) for reference in provider.keys],
+                keys=[ProviderKey(reference, secrets.credential(reference)) for reference in provider.keys],
                 transport=ObservedTransport(transport, _observing_provider(metrics, name)),
                 timeout=settings.provider_timeout,
             )
@@ -215,9 +218,9 @@ def _issuers(
     for written in config.issuers:
         keys: KeySource
         if written.secret is not None:
-            keys = StaticKey(secrets.resolve(written.secret).encode())
+            keys = StaticKey(_shared_secret(secrets, written.secret))
         elif written.public_key is not None:
-            keys = StaticKey(load_pem_public_key(secrets.resolve(written.public_key).encode()))
+            keys = StaticKey(_public_key(secrets, written.public_key))
         else:
             endpoint = JwksEndpoint(
                 issuer=written.issuer, jwks_url=written.jwks_url, algorithms=written.algorithms, client=client
@@ -234,6 +237,20 @@ def _issuers(
             max_lifetime=written.max_token_seconds,
         )
     return issuers, background
+
+
+def _shared_secret(secrets: Secrets, reference: str) -> bytes:
+    secret = secrets.resolve(reference).encode()
+    if len(secret) < MIN_HMAC_BYTES:
+        raise CannotServe(f"{reference}: a shared secret for HS256 has {MIN_HMAC_BYTES} bytes or more (RFC 7518)")
+    return secret
+
+
+def _public_key(secrets: Secrets, reference: str) -> VerificationKey:
+    try:
+        return load_pem_public_key(secrets.resolve(reference).encode())
+    except ValueError:
+        raise CannotServe(f"{reference}: a public key in PEM is needed here") from None
 
 
 def _tenant_rule(written: schema.Issuer) -> TenantRule:
@@ -307,7 +324,15 @@ async def _watch_eviction(primary: RedisLedger, advice: list[str]) -> None:
 
 
 def _run_until_closed(run: Run, stack: AsyncExitStack) -> None:
-    stack.push_async_callback(_stop, asyncio.create_task(run()))
+    async def supervised() -> None:
+        while True:
+            try:
+                await run()
+            except Exception:  # noqa: BLE001 - work that has to go on for ever; what ended it is for the operator
+                _log.exception("background work ended; it is started again")
+            await asyncio.sleep(1)
+
+    stack.push_async_callback(_stop, asyncio.create_task(supervised()))
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import orjson
 
-from switchboard.errors import AuditUnavailable, ProviderError, Refusal
+from switchboard.errors import AuditUnavailable, CallerGone, ProviderError, Refusal
 from switchboard.ratelimit import Standing
 
 Action: TypeAlias = Literal["token.mint", "grant.issue", "call.open", "call.end"]
@@ -140,6 +140,10 @@ class Audit:
             event.outcome, event.reason = _verdict(refusal)
             if isinstance(refusal, ProviderError):
                 event.provider_request_id = refusal.provider_request_id
+                event.call_id = refusal.call_id or event.call_id
+            raise
+        except CallerGone:
+            event.reason = "caller_gone"
             raise
         except asyncio.CancelledError:
             event.reason = "cancelled"

@@ -1,16 +1,25 @@
 """Mint · relay · hang up: the product on one screen. Data goes one way: admit → provider → evidence → answer."""
 
+import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from switchboard.admission import Admission, Admitted, Identified, Policies, Policy
 from switchboard.audit import Audit, Caller, Event
 from switchboard.calls import MAX_SECONDS, Call, is_call_id
-from switchboard.errors import CallNotFound, Degraded, InvalidRequest, ProviderError, ProviderUnavailable, Refusal
+from switchboard.errors import (
+    CallerGone,
+    CallNotFound,
+    Degraded,
+    InvalidRequest,
+    ProviderError,
+    ProviderUnavailable,
+    Refusal,
+)
 from switchboard.grants import Grants
 from switchboard.ledger import Ledger, Reservation
 from switchboard.presets import Session, excerpt
@@ -21,6 +30,10 @@ from switchboard.sdp import check_offer
 
 MIN_TTL = 10  # seconds; the provider mints nothing shorter
 CLOCK_MARGIN = 120  # seconds that a used grant is remembered beyond its end, for replicas whose clocks are behind
+
+
+async def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,8 @@ class Offer:
     preset: str | None = None
     session: Session = field(default_factory=dict)
     dcid: int | None = None
+    caller_gone: Callable[[], Awaitable[bool]] = field(default=_never)
+    """Whether the caller has gone away meanwhile: nobody would hear the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +116,6 @@ class Broker:
             seconds = max(MIN_TTL, min(admitted.preset.token_ttl, wish.seconds or admitted.preset.token_ttl))
             with standing.shown():
                 if admitted.preset.delivery == "relay":
-                    event.action = "grant.issue"
                     credential = self._grant(admitted, wish.session, seconds)
                 else:
                     credential = await self._client_secret(admitted, event, caller, seconds)
@@ -130,6 +144,8 @@ class Broker:
                 event.call_id, event.provider_request_id = call.id, opened.provider_request_id
                 event.undo = lambda: self._abandon(policy, call, caller.request_id)
                 await self._ledger.bind(call)
+                if await offer.caller_gone():
+                    raise CallerGone
         return Answer(call.id, opened.answer, standing)
 
     async def look_up(self, caller: Caller, call_id: str) -> Call:
@@ -164,9 +180,9 @@ class Broker:
         """
         policy = self._policies.current
         async with self._audit.record("call.end", caller) as event:
-            event.call_id = call_id if is_call_id(call_id) else None
             _, call = await self._own_call(policy, caller, call_id, event)
-            event.preset, event.provider = call.preset, call.provider
+            # Not before: what stands in the path may be anything, a credential by mistake included.
+            event.call_id, event.preset, event.provider = call.id, call.preset, call.provider
             if call.ended_at is None:
                 await self._hang_up(policy, call, caller.request_id)
                 call = await self._ledger.end(call.tenant, call.id, by="owner") or call
@@ -197,17 +213,27 @@ class Broker:
         return Credential(minted.value, minted.expires_at, excerpt(minted.session), admitted.provider.calls_url)
 
     async def _open(self, admitted: Admitted, reservation: Reservation, offer: Offer, request_id: str) -> Opened:
-        try:
-            return await admitted.provider.open_call(
+        opening = asyncio.ensure_future(
+            admitted.provider.open_call(
                 offer.sdp,
                 admitted.tailored.session,
                 safety_identifier=admitted.caller.user_key,
                 dcid=offer.dcid,
                 request_id=request_id,
             )
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # An offer that was sent is finished (its time is bounded), so that its call can be hung up.
+            with contextlib.suppress(Refusal):
+                opened = await opening
+                await admitted.provider.hang_up(opened.call_id, key_name=opened.key_name, request_id=request_id)
+            raise
         except Refusal as refusal:
-            if not refusal.uncertain:
-                await self._ledger.release(reservation)
+            if refusal.untried:
+                with contextlib.suppress(Degraded):  # then the grant's mark ends by itself
+                    await self._ledger.release(reservation)
             raise
 
     def _reservation(self, admitted: Admitted) -> Reservation:

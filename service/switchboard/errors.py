@@ -46,14 +46,18 @@ class Refusal(Exception):
     default_detail: ClassVar[str] = ""
     standing: "HasHeaders | None" = None
     """What the caller's quotas looked like when it was refused; shown in the answer's headers."""
-    uncertain: bool = False
-    """Whether what was asked of the provider may have happened all the same."""
+    untried: bool = False
+    """Whether the provider certainly did nothing, so that the same grant may be presented again."""
 
     def __init__(self, detail: str = "", *, param: str | None = None, retry_after: int | None = None) -> None:
         self.detail = detail or self.default_detail
         self.param = param
         self.retry_after = retry_after
         super().__init__(f"{self.code}: {self.detail}")
+
+
+class CallerGone(Exception):
+    """The caller went away while their call was opened; no refusal, because nobody is there to be told."""
 
 
 class BadRequest(Refusal):
@@ -252,6 +256,8 @@ class ProviderError(Refusal):
 
     openai_type = "api_error"
     provider_request_id: str | None = None
+    call_id: str | None = None
+    """A call that came of the request although its answer was of no use; it has been hung up."""
 
 
 class ProviderRefused(ProviderError):

@@ -46,6 +46,9 @@ def configure(level: str) -> None:
     # They write a line per request, with paths that may hold what a caller typed.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # They warn of what strangers send, at length, one line a request: a flood would fill the log.
+    for quotes_callers in ("python_multipart", "uvicorn.error"):
+        logging.getLogger(quotes_callers).setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

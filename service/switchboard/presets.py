@@ -115,7 +115,9 @@ class Preset:
         chosen: dict[str, Any] = {}
         dropped: list[str] = []
         for path, value in _leaves(wanted, self.overrides):
-            if _same(value, claim_at(self.session, path)):
+            own = claim_at(self.session, path) if path else self.session
+            # A mapping of nothing changes nothing of a mapping.
+            if _same(value, own) or (value == {} and isinstance(own, Mapping)):
                 continue
             rule = self.overrides.get(path)
             if rule is not None and rule.accepts(value):
@@ -188,7 +190,7 @@ def _leaves(wanted: Session, rules: Mapping[str, Rule]) -> Iterator[tuple[str, A
     stack: list[tuple[str, Any]] = [("", wanted)]
     while stack:
         path, value = stack.pop()
-        if isinstance(value, Mapping) and path not in rules:
+        if isinstance(value, Mapping) and value and path not in rules:
             if path.count(".") >= MAX_DEPTH:
                 raise InvalidRequest(f"`session` is nested deeper than {MAX_DEPTH} levels.", param="session")
             stack.extend((f"{path}.{name}" if path else str(name), inner) for name, inner in value.items())

@@ -20,9 +20,6 @@ class Origins:
     def allow(self, origin: str) -> bool:
         return self.everyone or origin.lower() in self.listed
 
-    def union(self, other: "Origins") -> "Origins":
-        return Origins(self.listed | other.listed, self.everyone or other.everyone)
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

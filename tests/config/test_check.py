@@ -313,5 +313,19 @@ def test_limits_are_checked(written, right):
 def test_limits_that_nothing_keeps_yet_are_said():
     tree = example()
     tree["tenants"]["acme"]["limits"]["call_seconds"] = 900
+    tree["tenants"]["acme"]["limits_by"]["values"]["team"]["minutes"] = {"user": "30/day"}
     checked = check(tree, today=TODAY)
-    assert [one.path for one in checked.advice] == [("tenants", "acme", "limits", "call_seconds")]
+    assert [one.path for one in checked.advice] == [
+        ("tenants", "acme", "limits", "call_seconds"),
+        ("tenants", "acme", "limits_by", "values", "team", "minutes"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://app.example:443", "http://app.example:80", "https://]:", "https://a b", "ftp://x", "*", "null"]
+)
+def test_origins_that_no_browser_sends(origin):
+    tree = example()
+    tree["tenants"]["acme"]["origins"] = [origin]
+    (mistake,) = check(tree, today=TODAY).mistakes
+    assert "origin" in mistake.right

@@ -194,6 +194,48 @@ async def test_an_issuer_that_hangs_is_given_up(key_server, client):
         await endpoint(key_server, client).load()
 
 
+async def test_an_issuer_that_drips_is_given_up(client, monkeypatch):
+    monkeypatch.setattr("switchboard.identity.jwks.FETCH_SECONDS", 0.3)
+
+    given_up = asyncio.Event()
+
+    async def drip(reader, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n")
+        for _ in range(100):
+            writer.write(b" ")
+            await asyncio.sleep(0.05)
+            if writer.transport.is_closing() or reader.at_eof():
+                break
+        writer.close()
+        given_up.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        slow = JwksEndpoint(issuer="https://x.example", jwks_url=url, algorithms=("RS256",), client=client)
+        with pytest.raises(KeysUnavailable, match="TimeoutError"):
+            await slow.load()
+        await given_up.wait()
+
+
+@pytest.mark.parametrize("jwks_uri", ["https://[", "https://a:b/", "https://a\x00b/", "https://xn--/", 7, None])
+async def test_nonsense_in_a_discovery_document(key_server, client, jwks_uri):
+    key_server.issuer = key_server.url
+    key_server.jwks_uri = jwks_uri
+    keys = RemoteKeys(endpoint(key_server, client, discovery=True).load)
+    with pytest.raises(Degraded):
+        await keys.key_for("rsa-1", "RS256")
+
+
+async def test_keys_gone_stale_are_fetched_again_when_the_issuer_is_back(key_server, client):
+    clock = Clock()
+    keys = RemoteKeys(endpoint(key_server, client).load, clock=clock)
+    await keys.key_for("rsa-1", "RS256")
+    clock.now += STALE_SECONDS + 1
+    assert (await keys.key_for("rsa-1", "RS256")).key_id == "rsa-1"
+    assert key_server.fetches == 2
+
+
 @pytest.mark.parametrize(
     ("url", "safe"),
     [
@@ -204,6 +246,8 @@ async def test_an_issuer_that_hangs_is_given_up(key_server, client):
         ("file:///etc/passwd", False),
         ("https://", False),
         ("", False),
+        ("https://login.example:port/jwks", False),
+        ("https://[", False),
     ],
 )
 async def test_keys_travel_by_https(url, safe):

@@ -20,10 +20,13 @@ class Recorded:
 
     def __init__(self, outcome):
         self.outcome = outcome
+        self.then = None
         self.asked = []
 
     async def post(self, url, **request):
         self.asked.append((url, request))
+        if len(self.asked) > 1 and self.then is not None:
+            return self.then
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
@@ -111,14 +114,14 @@ async def test_refusals(operation, outcome, code):
         assert secret not in str(refused.value.param)
     if isinstance(outcome, Reply):
         assert refused.value.provider_request_id == "req_1"
-    # Only what may have been done although we do not know it is uncertain.
-    assert refused.value.uncertain is isinstance(outcome, BrokenReply | TimedOut)
+    # Only what the provider certainly has not begun may be tried again with the same grant.
+    assert refused.value.untried is (isinstance(outcome, Unreachable) or code == "provider_busy")
 
 
 async def test_a_known_field_is_named():
     for param, shown in (
         ("session.audio.output.speed", "session.audio.output.speed"),
-        ("session.tools[0].name", "session.tools[].name"),
+        ("session.tools[0].name", "session.tools[0].name"),
         ("session.evil<script>", None),
         ("sess_123", None),
         (7, None),
@@ -180,6 +183,17 @@ async def test_an_answer_that_makes_no_sense(answer):
     with pytest.raises(ProviderError) as refused:
         await open_call(answer)
     assert refused.value.code == "provider_unavailable"
+
+
+@pytest.mark.parametrize("failure", [BrokenReply, TimedOut])
+async def test_a_call_whose_answer_was_cut_off_is_hung_up(failure):
+    head = Reply(201, {"location": "/v1/realtime/calls/rtc_u1_abc", "x-request-id": "req_9"}, b"")
+    made, transport = provider(failure("ReadError", head))
+    transport.then = reply(200)
+    with pytest.raises(ProviderError) as refused:
+        await made.open_call(b"offer", {}, safety_identifier="u" * 64, dcid=None, request_id="r-1")
+    assert (refused.value.call_id, refused.value.provider_request_id) == ("rtc_u1_abc", "req_9")
+    assert [url for url, _ in transport.asked][1:] == ["https://api.example/v1/realtime/calls/rtc_u1_abc/hangup"]
 
 
 async def test_hang_up_uses_the_key_that_opened_the_call():

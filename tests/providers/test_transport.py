@@ -102,6 +102,35 @@ async def test_faults(transport, upstream, faults, expected):
     assert len(upstream.requests) == 1
 
 
+async def test_a_header_that_is_no_text_is_as_good_as_absent(transport):
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 201 Created\r\nVia: caf\xe9\r\nLocation: /calls/rtc_1\r\nX-Request-Id: \xff\r\n")
+        writer.write(b"Content-Length: 2\r\n\r\nok")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        reply = await post(transport, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    assert (reply.status, reply.headers, reply.body) == (201, {"location": "/calls/rtc_1"}, b"ok")
+
+
+async def test_an_answer_that_is_cut_off_leaves_its_head(transport, upstream):
+    await upstream.faults(half_answer=True)
+    with pytest.raises(BrokenReply) as broken:
+        await post(transport, upstream.url)
+    assert broken.value.head is not None
+    assert broken.value.head.status == 200
+    assert broken.value.head.headers["x-request-id"].startswith("req_")
+
+
+async def test_a_header_of_ours_that_cannot_be_sent_is_not_quoted(transport, upstream):
+    with pytest.raises(BrokenReply) as broken:
+        await post(transport, upstream.url, headers={"authorization": "Bearer sk-secret\r\nx: y"})
+    assert "secret" not in repr(broken.value)
+    assert broken.value.__cause__ is None
+
+
 async def test_redirects_are_answers(transport, upstream):
     await upstream.faults(redirect="http://127.0.0.1:9/")
     assert (await post(transport, upstream.url)).status == 307

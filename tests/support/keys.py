@@ -60,4 +60,5 @@ def sign(content: dict[str, Any], key: Any, algorithm: str = "RS256", **header: 
         LEAKS.plant("subject", content["sub"])
     # The part that matters: header and claims of one user are alike, the signature is not.
     LEAKS.plant("JWT", token[-40:])
+    LEAKS.plant("JWT, cut short", token.split(".")[1][:40])
     return token

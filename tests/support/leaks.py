@@ -25,9 +25,10 @@ class Leaks:
             self.texts.append((place, text))
 
     def handed_out(self, place: str, value: str) -> None:
-        """A credential: secret everywhere but in the one answer that is meant for it."""
-        self.plant("client secret or grant", value)
-        self.pardons.add((place, value))
+        """A credential: secret everywhere but in the one answer that is meant for it, also where it is cut short."""
+        for part in (value, value[:40]):
+            self.plant("client secret or grant", part)
+            self.pardons.add((place, part))
 
     def found(self) -> list[str]:
         """Where something was said that must not be."""

@@ -40,6 +40,7 @@ class KeyServer:
     def __init__(self, *keys: dict[str, Any], issuer: str = "https://login.acme.example/") -> None:
         self.keys = list(keys)
         self.issuer = issuer
+        self.jwks_uri: object = ""
         self.fetches = 0
         self.status = 200
         self.body: bytes | None = None
@@ -60,7 +61,8 @@ class KeyServer:
         return JSONResponse({"keys": self.keys}, self.status)
 
     async def _discovery(self, _: Request) -> Response:
-        return JSONResponse({"issuer": self.issuer, "jwks_uri": f"{self.url}/jwks.json"})
+        jwks_uri = f"{self.url}/jwks.json" if self.jwks_uri == "" else self.jwks_uri
+        return JSONResponse({"issuer": self.issuer, "jwks_uri": jwks_uri})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["KeyServer"]:

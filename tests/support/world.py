@@ -62,6 +62,7 @@ class World:
         self.key_server: KeyServer = around["key_server"]
         self.emulator_url: str = around["emulator_url"]
         self.public: Any = around["public"]
+        self.broker: Any = around["broker"]
 
     def token(self, **changes: Any) -> str:
         """A good token of a user of acme; changes as in `keys.claims`."""
@@ -149,6 +150,7 @@ async def world(policy: Mapping[str, Any] | None = None, **changes: Any) -> Asyn
             key_server=key_server,
             emulator_url=emulator_url,
             public=service.public,
+            broker=service.broker,
         )
         await ops.get("/metrics")  # seen once more at the end, for the scan
 

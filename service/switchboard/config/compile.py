@@ -25,10 +25,9 @@ def tenants_of(config: schema.Config, secrets: Secrets) -> dict[str, Tenant]:
 
 def all_origins(tenants: Iterable[Tenant]) -> Origins:
     """The origins of all tenants together."""
-    union = Origins()
-    for tenant in tenants:
-        union = union.union(tenant.origins)
-    return union
+    every = [tenant.origins for tenant in tenants]
+    listed = frozenset(origin for origins in every for origin in origins.listed)
+    return Origins(listed, any(origins.everyone for origins in every))
 
 
 def _tenant(name: str, tenant: schema.Tenant, secrets: Secrets) -> Tenant:

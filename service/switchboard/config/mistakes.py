@@ -3,12 +3,13 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pydantic_core import ErrorDetails
 
 from switchboard.sessions import SECRET_FIELDS, path_text
 
-Path = tuple[str | int, ...]
+Place: TypeAlias = tuple[str | int, ...]
 MAX_SHOWN = 80
 SECRET_PLACES = (*SECRET_FIELDS, "keys", "secret", "public_key")
 """Where a secret may have been pasted instead of its reference."""
@@ -18,7 +19,7 @@ SECRET_PLACES = (*SECRET_FIELDS, "keys", "secret", "public_key")
 class Mistake:
     """One mistake. `found` is None where something is missing."""
 
-    path: Path
+    path: Place
     found: str | None
     right: str
 

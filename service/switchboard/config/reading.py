@@ -9,9 +9,9 @@ from typing import Any
 import ryaml
 from pydantic import ValidationError
 
-from switchboard.config.mistakes import Mistake, shown
+from switchboard.config.mistakes import Mistake, Place, shown
 from switchboard.config.rules import across
-from switchboard.config.schema import Config
+from switchboard.config.schema import Config, Limits
 from switchboard.sessions import warnings
 
 MAX_FILE_BYTES = 64 * 1024 * 1024  # ten thousand tenants are 27 MB
@@ -143,17 +143,21 @@ def _mistake(line: Mapping[str, Any]) -> Mistake:
 def _advice(config: Config, today: date) -> list[Mistake]:
     found: list[Mistake] = []
     for tenant_name, tenant in config.tenants.items():
-        found += [
-            Mistake(
-                ("tenants", tenant_name, "limits", name), "a limit that this version reads but does not keep", right
-            )
-            for name, right in NOT_KEPT.items()
-            if name in tenant.limits.model_fields_set
-        ]
+        place = ("tenants", tenant_name)
+        found += _not_kept((*place, "limits"), tenant.limits)
+        for value, limits in (tenant.limits_by.values if tenant.limits_by else {}).items():
+            found += _not_kept((*place, "limits_by", "values", value), limits)
         for preset_name, preset in tenant.presets.items():
-            place = ("tenants", tenant_name, "presets", preset_name, "session")
+            session = (*place, "presets", preset_name, "session")
             found += [
-                Mistake((*place, *one.path), shown(one.path, one.found), one.right)
+                Mistake((*session, *one.path), shown(one.path, one.found), one.right)
                 for one in warnings(preset.session, today)
             ]
     return found
+
+
+def _not_kept(place: Place, limits: Limits) -> list[Mistake]:
+    found = "a limit that this version reads but does not keep"
+    return [
+        Mistake((*place, name), found, right) for name, right in NOT_KEPT.items() if name in limits.model_fields_set
+    ]

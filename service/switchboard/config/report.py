@@ -37,7 +37,7 @@ def as_text(checked: Checked, name: str, *, environ: Mapping[str, str]) -> str:
         return "\n".join(lines)
     lines = [click.style(f"{name}: no mistakes", fg="green", bold=True), ""]
     for advice in checked.advice:
-        lines += [click.style("soon: ", fg="yellow") + str(advice), ""]
+        lines += [click.style("note: ", fg="yellow") + str(advice), ""]
     for problem in _unset_secrets(checked.config, environ):
         lines += [click.style("here: ", fg="yellow") + problem, ""]
     for tenant_name, tenant in _effective(checked.config).items():

@@ -80,8 +80,11 @@ def _url(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+", text):
+    match = re.fullmatch(r"(https?)://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::(\d{1,5}))?", text)
+    if match is None:
         raise mistake('an origin like "https://app.example.com": scheme and host, no path and no slash at the end')
+    if match.group(1, 2) in (("http", "80"), ("https", "443")):
+        raise mistake("an origin without its scheme's own port, as browsers send it")
     return text.lower()
 
 

@@ -39,6 +39,17 @@ class Secrets:
             raise SecretMissing(f"{reference}: {'not set' if kind == 'env' else 'this file is empty'}")
         return value.strip()
 
+    def credential(self, reference: str) -> str:
+        """A secret that is sent in a header.
+
+        Raises:
+            SecretMissing: as `resolve`, or it holds what no header can carry.
+        """
+        value = self.resolve(reference)
+        if not value.isascii() or not value.isprintable() or " " in value:
+            raise SecretMissing(f"{reference}: holds a space, a line break or a letter beyond ASCII")
+        return value
+
     def fill(self, session: Mapping[str, Any]) -> dict[str, Any]:
         """A session whose MCP tools hold their secrets instead of references."""
         tools = session.get("tools")

@@ -42,7 +42,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         InvalidRequest: the caller went away in the middle of it.
     """
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > max_bytes:
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > max_bytes:
         raise PayloadTooLarge(f"This route takes at most {max_bytes} bytes.")
     body = bytearray()
     try:

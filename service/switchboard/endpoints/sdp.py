@@ -1,7 +1,7 @@
 """POST /sdp, and the call that comes of it as a resource: GET and DELETE /sdp/{call_id} (in the manner of RFC 9725)."""
 
 import io
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -22,11 +22,12 @@ from switchboard.endpoints.reading import (
     read_body,
     single_query,
 )
-from switchboard.errors import InvalidRequest, UnsupportedMediaType
+from switchboard.errors import CallerGone, InvalidRequest, UnsupportedMediaType
 from switchboard.sdp import MAX_BYTES, MEDIA_TYPE
 
 MULTIPART = "multipart/form-data"
 MULTIPART_OVERHEAD = 4 * 1024  # boundaries and part headers
+CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody hears it, metrics show it
 MAX_DCID = 65534  # RFC 8832: 65535 is not a stream
 
 
@@ -39,7 +40,11 @@ def routes(broker: Broker, *, base_path: str = "") -> list[Route]:
     """
 
     async def post_offer(request: Request) -> Response:
-        answer = await broker.relay(caller_of(request), await read_offer(request))
+        offer = replace(await read_offer(request), caller_gone=request.is_disconnected)
+        try:
+            answer = await broker.relay(caller_of(request), offer)
+        except CallerGone:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         headers = {**NO_STORE, **answer.standing.headers(), "location": f"{base_path}/sdp/{answer.call_id}"}
         return Response(answer.sdp, 201, headers, MEDIA_TYPE)
 

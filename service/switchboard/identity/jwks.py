@@ -1,5 +1,6 @@
 """An issuer's key set, fetched: JWKS (RFC 7517) by its address, or by OpenID Connect Discovery 1.0."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,26 +60,36 @@ class JwksEndpoint:
         return jwks_url
 
     async def _fetch(self, url: str) -> Mapping[str, Any]:
-        body = bytearray()
         try:
-            async with self._client.stream("GET", url, headers={"accept": "application/json"}) as answer:
-                if answer.status_code != httpx.codes.OK:
-                    raise KeysUnavailable(f"status {answer.status_code}")
-                async for chunk in answer.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_BYTES:
-                        raise KeysUnavailable(f"more than {MAX_BYTES} bytes")
-            document = orjson.loads(body)
-        except (httpx.HTTPError, orjson.JSONDecodeError) as error:
+            # For all of it: the client's own timeout begins anew with every byte.
+            async with asyncio.timeout(FETCH_SECONDS):
+                document = orjson.loads(await self._body(url))
+        # InvalidURL and IDNA's errors too: a discovery document may name any nonsense.
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError) as error:
             raise KeysUnavailable(type(error).__name__) from error
         if not isinstance(document, dict):
             raise KeysUnavailable("not a JSON object")
         return document
 
+    async def _body(self, url: str) -> bytes:
+        body = bytearray()
+        async with self._client.stream("GET", url, headers={"accept": "application/json"}) as answer:
+            if answer.status_code != httpx.codes.OK:
+                raise KeysUnavailable(f"status {answer.status_code}")
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise KeysUnavailable(f"more than {MAX_BYTES} bytes")
+        return bytes(body)
+
 
 def is_safe_url(url: str) -> bool:
     """Keys travel by https; plain http is for this machine only."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - a port that is none is found out here
+    except ValueError:
+        return False
     return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK))
 
 

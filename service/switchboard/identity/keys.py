@@ -72,10 +72,10 @@ class RemoteKeys:
     async def key_for(self, kid: str | None, algorithm: str) -> VerificationKey:
         """The key with this id; without an id, the only key that fits the algorithm."""
         key = self._find(kid, algorithm)
-        if key is None:
+        if key is None or self._is_stale():
             await self._refresh_within_cool_down()
             key = self._find(kid, algorithm)
-        if self._clock() - self._loaded_at > STALE_SECONDS:
+        if self._is_stale():
             raise Degraded("The keys of the token's issuer cannot be fetched; try again in a moment.", retry_after=5)
         if key is None:
             raise InvalidToken("The token's `kid` and `alg` name no key of its issuer.")
@@ -94,6 +94,9 @@ class RemoteKeys:
             if self._loading is not None:
                 self._loading.cancel()
                 await asyncio.wait([self._loading])
+
+    def _is_stale(self) -> bool:
+        return self._clock() - self._loaded_at > STALE_SECONDS
 
     def _find(self, kid: str | None, algorithm: str) -> PyJWK | None:
         if kid is not None:

@@ -20,6 +20,10 @@ local counts, ttls = {}, {}
 for i = 1, windows do
     counts[i] = tonumber(redis.call('GET', KEYS[i])) or 0
     ttls[i] = redis.call('PTTL', KEYS[i])
+    if ttls[i] == 0 then
+        -- Its last millisecond: the key is still there, its window is over, and its count is not the next one's.
+        counts[i] = 0
+    end
     if counts[i] >= tonumber(ARGV[2 * i + 1]) then
         state[1] = 'exceeded'
     end

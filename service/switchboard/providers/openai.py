@@ -4,7 +4,6 @@ Sources: the OpenAI OpenAPI description and openai-python 3.51.0, `resources/rea
 """
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -23,15 +22,13 @@ from switchboard.errors import (
 )
 from switchboard.providers import Minted, Opened
 from switchboard.providers.transport import Part, Reply, TimedOut, Transport, TransportError, Unreachable
-from switchboard.sdp import MEDIA_TYPE, looks_like_answer
-from switchboard.sessions import KNOWN_PATHS
+from switchboard.sdp import MAX_BYTES, MEDIA_TYPE, looks_like_answer
+from switchboard.sessions import is_known
 
 MAX_JSON_BYTES = 512 * 1024  # a session with many tools, echoed
-MAX_SDP_BYTES = 64 * 1024
 MAX_SECRET_LENGTH = 4096
 HANGUP_SECONDS = 5.0
 MAX_RETRY_AFTER = 3600
-_INDEX = re.compile(r"\[[^\]]*\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,38 +84,36 @@ class OpenAI:
         return _minted(reply)
 
     async def open_call(
-        self,
-        offer: bytes,
-        session: Mapping[str, Any],
-        *,
-        safety_identifier: str,
-        dcid: int | None,
-        request_id: str,
+        self, offer: bytes, session: Mapping[str, Any], *, safety_identifier: str, dcid: int | None, request_id: str
     ) -> Opened:
-        """See `Provider.open_call`. Always multipart: with a standard key, raw SDP would carry no session."""
+        """See `Provider.open_call`. Always multipart: with a standard key, raw SDP would carry no session.
+
+        A call whose answer is of no use is hung up here, as soon as its id is known.
+        """
         key = self._keys[0]
-        reply = await self._post(
-            "/realtime/calls" + ("" if dcid is None else f"?dcid={dcid}"),
-            operation="call",
-            key=key,
-            headers={
-                "accept": MEDIA_TYPE,
-                "openai-safety-identifier": safety_identifier,
-                "x-client-request-id": request_id,
-            },
-            body=(Part("sdp", MEDIA_TYPE, offer), Part("session", "application/json", orjson.dumps(session))),
-            max_bytes=MAX_SDP_BYTES,
-        )
-        if not 200 <= reply.status < 300:
+        try:
+            reply = await self._send(
+                "/realtime/calls" + ("" if dcid is None else f"?dcid={dcid}"),
+                operation="call",
+                key=key,
+                headers={
+                    "accept": MEDIA_TYPE,
+                    "openai-safety-identifier": safety_identifier,
+                    "x-client-request-id": request_id,
+                },
+                body=(Part("sdp", MEDIA_TYPE, offer), Part("session", "application/json", orjson.dumps(session))),
+                max_bytes=MAX_BYTES,
+            )
+        except TransportError as error:
+            refusal = _failed(error)
+            await self._end_unheard(refusal, error.head, key, request_id)
+            raise refusal from None
+        if not _is_success(reply):
             _refuse(reply)
-        # `Location: /v1/realtime/calls/rtc_…`: the id is opaque, and the last segment.
-        call_id = reply.headers.get("location", "").rpartition("/")[2]
-        if not is_call_id(call_id) or not looks_like_answer(reply.body):
+        call_id = _call_id(reply)
+        if call_id is None or not looks_like_answer(reply.body):
             refusal = _with_id(ProviderUnavailable(), reply)
-            refusal.uncertain = True
-            if is_call_id(call_id):
-                with contextlib.suppress(ProviderError):
-                    await self.hang_up(call_id, key_name=key.name, request_id=request_id)
+            await self._end_unheard(refusal, reply, key, request_id)
             raise refusal
         return Opened(call_id, reply.body, key.name, _request_id(reply))
 
@@ -135,11 +130,27 @@ class OpenAI:
         )
         if reply.status == 404 and key.name == key_name:
             return False
-        if not 200 <= reply.status < 300:
+        if not _is_success(reply):
             _refuse(reply)
         return True
 
-    async def _post(
+    async def _end_unheard(self, refusal: ProviderError, head: Reply | None, key: ProviderKey, request_id: str) -> None:
+        """Hang up a call that exists but whose answer nobody will hear."""
+        if head is None:
+            return
+        refusal.provider_request_id = _request_id(head)
+        refusal.call_id = _call_id(head)
+        if refusal.call_id is not None and _is_success(head):
+            with contextlib.suppress(ProviderError):
+                await self.hang_up(refusal.call_id, key_name=key.name, request_id=request_id)
+
+    async def _post(self, path: str, **request: Any) -> Reply:
+        try:
+            return await self._send(path, **request)
+        except TransportError as error:
+            raise _failed(error) from None
+
+    async def _send(
         self,
         path: str,
         *,
@@ -150,25 +161,35 @@ class OpenAI:
         timeout: float | None = None,
         max_bytes: int = MAX_JSON_BYTES,
     ) -> Reply:
-        try:
-            return await self._transport.post(
-                self._base_url + path,
-                operation=operation,
-                headers={
-                    **headers,
-                    "authorization": f"Bearer {key.value}",
-                    "user-agent": f"switchboard/{__version__}",
-                },
-                body=body,
-                timeout=timeout or self._timeout,
-                max_bytes=max_bytes,
-            )
-        except Unreachable:
-            raise ProviderUnavailable from None
-        except TransportError as error:
-            refusal = ProviderTimeout() if isinstance(error, TimedOut) else ProviderUnavailable()
-            refusal.uncertain = True
-            raise refusal from None
+        return await self._transport.post(
+            self._base_url + path,
+            operation=operation,
+            headers={
+                **headers,
+                "authorization": f"Bearer {key.value}",
+                "user-agent": f"switchboard/{__version__}",
+            },
+            body=body,
+            timeout=timeout or self._timeout,
+            max_bytes=max_bytes,
+        )
+
+
+def _failed(error: TransportError) -> ProviderError:
+    refusal: ProviderError = ProviderTimeout() if isinstance(error, TimedOut) else ProviderUnavailable()
+    refusal.untried = isinstance(error, Unreachable)
+    return refusal
+
+
+def _is_success(reply: Reply) -> bool:
+    """201 by its description; SDKs take any success."""
+    return 200 <= reply.status < 300
+
+
+def _call_id(reply: Reply) -> str | None:
+    """`Location: /v1/realtime/calls/rtc_…`: the id is opaque, and the last segment."""
+    call_id = reply.headers.get("location", "").rpartition("/")[2]
+    return call_id if is_call_id(call_id) else None
 
 
 def _minted(reply: Reply) -> Minted:
@@ -191,7 +212,9 @@ def _refuse(reply: Reply) -> NoReturn:
     if reply.status == 429:
         if error.get("code") == "insufficient_quota":
             raise _with_id(ProviderUnavailable(), reply)
-        raise _with_id(ProviderBusy(retry_after=_retry_after(reply)), reply)
+        busy = _with_id(ProviderBusy(retry_after=_retry_after(reply)), reply)
+        busy.untried = True
+        raise busy
     if 400 <= reply.status < 500:
         raise _with_id(ProviderRefused(param=_known_param(error.get("param"))), reply)
     raise _with_id(ProviderUnavailable(), reply)
@@ -207,10 +230,7 @@ def _error_of(reply: Reply) -> Mapping[str, Any]:
 
 
 def _known_param(param: object) -> str | None:
-    if not isinstance(param, str):
-        return None
-    path = _INDEX.sub("[]", param.removeprefix("session."))
-    return f"session.{path}" if path in KNOWN_PATHS else None
+    return param if isinstance(param, str) and param.startswith("session.") and is_known(param) else None
 
 
 def _retry_after(reply: Reply) -> int:

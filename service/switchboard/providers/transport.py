@@ -3,9 +3,10 @@
 pyreqwest, because the pool of httpx collapses with many requests in flight; docs/decisions/0003-provider-client.md.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol, Self
 
@@ -18,17 +19,23 @@ from pyreqwest.exceptions import (
     RequestTimeoutError,
 )
 from pyreqwest.multipart import FormBuilder, PartBuilder
+from pyreqwest.response import Response
 
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 60.0  # shorter than what load balancers grant, so that they never close under a request
 NOT_CONNECTED = "client error (Connect)"  # among hyper's causes when no connection came about
+READ_HEADERS = ("content-type", "location", "retry-after", "x-request-id")
 MAX_IDLE = 512  # kept connections: a thousand calls a second at 250 ms use half of them
 
 
 class TransportError(Exception):
-    """No whole answer came. `label` is for metrics."""
+    """No whole answer came. `label` is for metrics; `head` is what had come, if its status line and headers had."""
 
     label = "broken"
+
+    def __init__(self, reason: str, head: "Reply | None" = None) -> None:
+        self.head = head
+        super().__init__(reason)
 
 
 class Unreachable(TransportError):
@@ -58,7 +65,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A provider's whole answer. Header names are lower case."""
+    """A provider's answer: those of its headers that are read (lower case), and its body."""
 
     status: int
     headers: Mapping[str, str]
@@ -129,18 +136,21 @@ class PyreqwestTransport:
         max_bytes: int,
     ) -> Reply:
         """See `Transport.post`."""
-        request = self._client.post(url).headers(headers).timeout(timedelta(seconds=timeout))
-        request = request.body_bytes(body) if isinstance(body, bytes) else request.multipart(_form(body))
+        head: Reply | None = None
         try:
-            async with request.build_streamed() as response:
-                content = await _read(response.body_reader.read, max_bytes)
-                return Reply(
-                    response.status,
-                    {name.lower(): value for name, value in response.headers.items()},
-                    content,
-                )
+            request = self._client.post(url).headers(headers).timeout(timedelta(seconds=timeout))
+            request = request.body_bytes(body) if isinstance(body, bytes) else request.multipart(_form(body))
+            # Without a buffer: a body that fails would otherwise take the head, and a call's id, with it.
+            async with request.streamed_read_buffer_limit(0).build_streamed() as response:
+                head = Reply(response.status, _headers(response), b"")
+                return replace(head, body=await _read(response.body_reader.read, max_bytes))
         except PyreqwestError as error:
-            raise _translated(error) from error
+            raise _translated(error, head) from error
+        except BrokenReply as error:
+            error.head = head
+            raise
+        except (ValueError, TypeError) as error:  # a header of ours or of theirs that cannot be written or read
+            raise BrokenReply(type(error).__name__, head) from None
 
 
 class ObservedTransport:
@@ -176,7 +186,16 @@ class ObservedTransport:
             self._observe(operation, status, time.perf_counter() - started)
 
 
-def _translated(error: PyreqwestError) -> TransportError:
+def _headers(response: Response) -> Mapping[str, str]:
+    """The headers that somebody reads; one that is not text is as good as absent."""
+    found = {}
+    for name in READ_HEADERS:
+        with contextlib.suppress(ValueError):
+            found[name] = response.get_header(name)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _translated(error: PyreqwestError, head: Reply | None) -> TransportError:
     """What happened, in our terms.
 
     The classes alone do not tell whether anything was sent: ConnectError also stands for a connection that was closed
@@ -186,8 +205,8 @@ def _translated(error: PyreqwestError) -> TransportError:
     if isinstance(error, PoolTimeoutError | BuilderError) or NOT_CONNECTED in [one["message"] for one in causes or ()]:
         return Unreachable(type(error).__name__)
     if isinstance(error, RequestTimeoutError):
-        return TimedOut(type(error).__name__)
-    return BrokenReply(type(error).__name__)
+        return TimedOut(type(error).__name__, head)
+    return BrokenReply(type(error).__name__, head)
 
 
 def _form(parts: Sequence[Part]) -> FormBuilder:

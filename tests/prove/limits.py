@@ -1,0 +1,381 @@
+"""The proof of what docs/limits.md promises: Redis failing, two replicas counting as one, the quiet beside the loud.
+
+`python -m tests.prove.limits [--full] [--write]`; `make prove-limits` does both. Exit code 1 if a bound is broken.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jwt
+import ryaml
+import uvloop
+
+from switchboard import logs
+from tests.prove.client import CONNECTIONS, Caller, paced
+from tests.support import faults, keys, world
+from tests.support.faults import DECISION_MS, FAULTS, HARMLESS, STALL_MS
+from tests.support.process import Process, free_ports, switchboard
+from tests.support.redis import BINARY, RedisServer, redis_server
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "proof" / "limits.md"
+AT_ONCE = 200
+USER_QUOTA, TENANT_QUOTA = 50, 120
+RATIO = 1.5
+QUIET_RATE = 50.0
+TENANT_LIMIT, USER_LIMIT = 20, 10  # per second, of those who flood at ten times of it
+Say = Callable[[str], None]
+
+
+@dataclass
+class Result:
+    """What one part found, as Markdown, and which bounds it broke."""
+
+    lines: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def bound(self, holds: bool, what: str) -> None:
+        if not holds:
+            self.broken.append(what)
+
+
+# Failures of Redis
+
+
+def prove_failures(say: Say, *, modes: Sequence[str] = ("local", "deny"), seconds: float = 1.5) -> Result:
+    """Each failure in each mode, under load from its begin to the way back."""
+    result = Result(
+        [
+            "| Redis | mode | longest decision | longest stall | longest health | decisions | 200 | 429 | 503 | back |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+    )
+    cases = [("all is well", faults.nothing_wrong), *FAULTS.items()]
+    for name, setup in cases:
+        for mode in modes:
+            say(f"{name}, {mode}")
+            with tempfile.TemporaryDirectory() as folder:
+                seen = uvloop.run(faults.run(name, setup, mode, Path(folder), seconds=seconds))
+            what = f"{name} ({mode})"
+            statuses = Counter[str]()
+            for answer, count in seen.answers.items():
+                statuses[answer[:3]] += count
+            harmless = name in HARMLESS or setup is faults.nothing_wrong
+            back = "–" if harmless else f"{seen.back_after:.0f} ms"
+            result.lines.append(
+                f"| {name} | `{mode}` | {seen.longest:.0f} ms | {seen.stall:.0f} ms | {max(seen.health):.0f} ms "
+                f"| {len(seen.decisions)} | {statuses['200']} | {statuses['429']} | {statuses['503']} | {back} |"
+            )
+            result.bound(seen.longest < DECISION_MS, f"{what}: decided after {seen.longest:.0f} ms")
+            result.bound(seen.stall < STALL_MS, f"{what}: the loop stood still for {seen.stall:.0f} ms")
+            result.bound(max(seen.health) < faults.HEALTH_MS, f"{what}: health after {max(seen.health):.0f} ms")
+            result.bound(not seen.unready, f"{what}: not ready")
+            result.bound(
+                seen.log == ([] if harmless else ["Redis is away", "Redis is back"]), f"{what}: the log says {seen.log}"
+            )
+            result.bound(seen.counted == (faults.QUOTA, faults.QUOTA), f"{what}: afterwards {seen.counted} counted")
+    return result
+
+
+# Two replicas
+
+
+def prove_exactness(say: Say, *, rounds: int) -> Result:
+    """Two processes, one Redis: as many requests at once as four times a quota, and exactly the quota passes."""
+    let_through: dict[str, Counter[int]] = {"one user": Counter(), "four users of one tenant": Counter()}
+    with _services(2, _policy(user=f"{USER_QUOTA}/hour", tenant=f"{TENANT_QUOTA}/hour")) as (ports, redis, processes):
+        for number in range(1, rounds + 1):
+            for what, users in (("one user", 1), ("four users of one tenant", 4)):
+                redis.do("FLUSHALL")
+                tokens = [_token(f"exact-{number}-{user}") for user in range(users)]
+                let_through[what][asyncio.run(_at_once(ports, tokens))] += 1
+            if number % 10 == 0 or number == rounds:
+                say(f"{number} of {rounds} rounds")
+        away = [line for process in processes for line in process.lines["stderr"] if "Redis is" in line]
+    result = Result(
+        [
+            f"| {AT_ONCE} requests at once, over two processes | quota | let through | rounds |",
+            "|---|---|---|---|",
+        ]
+    )
+    for what, quota in zip(let_through, (USER_QUOTA, TENANT_QUOTA), strict=True):
+        found = let_through[what]
+        result.lines.append(f"| {what} | {quota} | {', '.join(str(one) for one in sorted(found))} | {found.total()} |")
+        result.bound(set(found) == {quota}, f"{what}: a quota of {quota} let through {dict(found)}")
+    result.bound(not away, f"Redis was called away {len(away)} times while it was there")
+    return result
+
+
+async def _at_once(ports: Sequence[int], tokens: Sequence[str]) -> int:
+    """How many of AT_ONCE requests pass, sent at the same moment over as many connections."""
+    callers = [await Caller(ports[number % len(ports)]).__aenter__() for number in range(AT_ONCE)]
+    statuses = Counter(
+        await asyncio.gather(*(caller.token(tokens[n // 2 % len(tokens)]) for n, caller in enumerate(callers)))
+    )
+    for caller in callers:
+        await caller.__aexit__()
+    assert set(statuses) <= {200, 429}, statuses
+    return statuses[200]
+
+
+# Fairness
+
+
+def prove_fairness(say: Say, *, rounds: int, seconds: float) -> Result:
+    """A quiet user's latency alone, beside a tenant and beside a user who send ten times what they may."""
+    policy = _policy(user="100000/minute", tenant="1000000/minute")
+    policy["tenants"]["loud"] = _tenant(user="100000/minute", tenant=f"{TENANT_LIMIT}/second")
+    policy["tenants"]["quiet"]["limits_by"] = {
+        "claim": "plan",
+        "values": {"loud": {"user": [f"{USER_LIMIT}/second"]}},
+    }
+    floods: dict[str, tuple[float, list[str]]] = {
+        "alone": (0.0, []),
+        f"beside a tenant with {TENANT_LIMIT}/s that sends {TENANT_LIMIT * 10}/s": (
+            TENANT_LIMIT * 10.0,
+            [_token(f"loud-{number}", tenant="loud") for number in range(20)],
+        ),
+        f"beside a user with {USER_LIMIT}/s who sends {USER_LIMIT * 10}/s": (
+            USER_LIMIT * 10.0,
+            [_token("loud-alone", plan="loud")],
+        ),
+    }
+    found: dict[str, list[tuple[float, float]]] = {what: [] for what in floods}
+    refused: dict[str, Counter[int]] = {what: Counter() for what in floods}
+    with _services(1, policy) as (ports, _, _):
+        quiet = [_token(f"quiet-{number}") for number in range(20)]
+        asyncio.run(_quiet(ports[0], quiet, 1.0))  # warm
+        for number in range(1, rounds + 1):
+            # Turn and turn about, each time in another order, so that what else the machine does meets them all.
+            order = list(floods)
+            for what in order[number % len(order) :] + order[: number % len(order)]:
+                rate, tokens = floods[what]
+                with _flood(ports[0], rate, seconds + 1, tokens) as sent:
+                    found[what].append(asyncio.run(_quiet(ports[0], quiet, seconds)))
+                refused[what] += sent
+            say(f"{number} of {rounds} rounds")
+    result = Result(
+        [
+            f"| users who send {QUIET_RATE:.0f}/s and may | p50 | p99 | p99 to p99 alone | the flood's 200 | 429 |",
+            "|---|---|---|---|---|---|",
+        ]
+    )
+    alone = statistics.median(p99 for _, p99 in found["alone"])
+    for what, rounds_of in found.items():
+        p50, p99 = (statistics.median(column) for column in zip(*rounds_of, strict=True))
+        through, denied = (refused[what][status] or "–" for status in (200, 429))
+        result.lines.append(f"| {what} | {p50:.1f} ms | {p99:.1f} ms | {p99 / alone:.2f} | {through} | {denied} |")
+        result.bound(p99 <= RATIO * alone, f"{what}: {p99:.1f} ms, {p99 / alone:.2f} times of {alone:.1f} ms")
+    return result
+
+
+async def _quiet(port: int, tokens: list[str], seconds: float) -> tuple[float, float]:
+    async with contextlib.AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(Caller(port)) for _ in range(CONNECTIONS)]
+        statuses, took = await paced(callers, tokens, QUIET_RATE, seconds)
+    assert set(statuses) == {200}, statuses
+    took.sort()
+    return statistics.median(took), took[int(len(took) * 0.99)]
+
+
+@contextmanager
+def _flood(port: int, rate: float, seconds: float, tokens: Sequence[str]) -> Iterator[Counter[int]]:
+    """A flood from a process of its own, while the block runs; gives what it got, when it is over."""
+    sent: Counter[int] = Counter()
+    if not tokens:
+        yield sent
+        return
+    command = [sys.executable, "-m", "tests.prove.client", str(port), str(rate), str(seconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write("\n".join(tokens))
+        process.stdin.close()
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.3)
+        try:
+            yield sent
+        finally:
+            for word in process.stdout.read().split():
+                status, _, count = word.partition(":")
+                sent[int(status)] += int(count)
+
+
+# What they share
+
+
+def _tenant(*, user: str, tenant: str) -> dict[str, Any]:
+    session = {"type": "realtime", "model": "gpt-realtime-2.1", "instructions": "Be brief."}
+    return {
+        "provider": "openai",
+        "origins": "any",
+        "limits": {"user": [user], "tenant": [tenant]},
+        "default_preset": "talk",
+        "presets": {"talk": {"delivery": "relay", "session": session}},
+    }
+
+
+def _policy(*, user: str, tenant: str) -> dict[str, Any]:
+    issuer: dict[str, Any] = {
+        "issuer": "https://prove.example/",
+        "audience": "switchboard",
+        "secret": "env:PROVE_SECRET",
+    }
+    issuer |= {"algorithms": ["HS256"], "tenant_claim": "org_id", "tenants": "any"}
+    return {
+        "providers": {"openai": {"kind": "openai", "base_url": "", "keys": ["env:OPENAI_API_KEY"]}},
+        "issuers": [issuer],
+        "tenants": {"quiet": _tenant(user=user, tenant=tenant)},
+    }
+
+
+def _token(subject: str, *, tenant: str = "quiet", **claims: Any) -> str:
+    content = keys.claims(iss="https://prove.example/", sub=subject, org_id=tenant, **claims)
+    content["exp"] = content["iat"] + 3600
+    return jwt.encode(content, world.LEGACY_SECRET, "HS256")
+
+
+@contextmanager
+def _services(count: int, policy: dict[str, Any]) -> Iterator[tuple[list[int], RedisServer, list[Process]]]:
+    """Processes as they run in production, one Redis, one emulator."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        redis = stack.enter_context(redis_server(folder))
+        (emulator,) = free_ports(1)
+        stack.enter_context(switchboard("emulate", "--port", str(emulator), "--no-media"))
+        policy["providers"]["openai"]["base_url"] = f"http://127.0.0.1:{emulator}/v1"
+        file = folder / "switchboard.yaml"
+        file.write_text(ryaml.dumps(policy))
+        processes, ports = [], []
+        for _ in range(count):
+            port, ops = free_ports(2)
+            env = {
+                "SWITCHBOARD_CONFIG": str(file),
+                "SWITCHBOARD_HOST": "127.0.0.1",
+                "SWITCHBOARD_PORT": str(port),
+                "SWITCHBOARD_OPS_PORT": str(ops),
+                "SWITCHBOARD_PUBLIC_URL": world.PUBLIC_URL,
+                "SWITCHBOARD_SIGNING_KEYS": world.SIGNING_KEY,
+                "SWITCHBOARD_USER_KEY_SECRET": world.USER_KEY_SECRET,
+                "SWITCHBOARD_REDIS_URL": redis.url,
+                "SWITCHBOARD_EXPECTED_REPLICAS": str(count),
+                "SWITCHBOARD_EDGE_EXEMPT": "127.0.0.0/8",
+                "OPENAI_API_KEY": world.API_KEY,
+                "PROVE_SECRET": world.LEGACY_SECRET,
+            }
+            process = stack.enter_context(switchboard("serve", env=env))
+            process.until(f"http://127.0.0.1:{port}/readyz")
+            processes.append(process)
+            ports.append(port)
+        yield ports, redis, processes
+
+
+def _machine() -> list[str]:
+    cpu = platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    redis = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout
+    describe = ["git", "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty= and changes"]
+    commit = subprocess.run(describe, capture_output=True, text=True, check=False, cwd=ROOT)
+    return [
+        f"| date | {datetime.now(UTC):%Y-%m-%d} |",
+        f"| commit | {commit.stdout.strip() or 'unknown'} |",
+        f"| machine | {cpu}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} |",
+        f"| Python | {platform.python_version()}, uvloop {version('uvloop')}, redis-py {version('redis')} |",
+        f"| Redis | {redis.split('v=')[1].split()[0]} |",
+    ]
+
+
+def _page(parts: dict[str, Result], *, rounds: int) -> str:
+    failures, exactness, fairness = parts.values()
+    return "\n".join(
+        [
+            "# Proof: limits",
+            "",
+            "Written by `make prove-limits`; [limits](../limits.md) says what it means. Everything ran on one machine:",
+            "",
+            "| | |",
+            "|---|---|",
+            *_machine(),
+            "",
+            "## When Redis fails",
+            "",
+            "The service as it is built, in one event loop with its callers, whose own work is in all times:",
+            f"{faults.AT_ONCE} requests at once, again and again. Each user has {faults.QUOTA} requests and sends",
+            f"{faults.ASKED}; alone, one of two replicas gives {faults.SHARE}. “Back” counts from the repair, or",
+            "from the failure where Redis repairs itself.",
+            "",
+            f"Bounds: decided within {DECISION_MS:.0f} ms, no stall over {STALL_MS:.0f} ms, ready throughout, one line",
+            "of log per switch, and afterwards Redis counts again.",
+            "",
+            *failures.lines,
+            "",
+            "## Two replicas",
+            "",
+            f"Two `switchboard serve`, one Redis; windows of an hour, {rounds} rounds of each kind.",
+            "",
+            *exactness.lines,
+            "",
+            "## The quiet beside the loud",
+            "",
+            f"One `switchboard serve`, callers on the same machine. Bound: {RATIO} times. Medians of several rounds,",
+            "taken in turn.",
+            "",
+            *fairness.lines,
+            "",
+        ]
+    )
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.prove.limits", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="a hundred rounds; some minutes")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
+    chosen = parser.parse_args()
+    rounds = 100 if chosen.full else 3
+    logs.configure("info")
+    logging.getLogger().handlers = []
+
+    def say(text: str) -> None:
+        print(f"\033[2m• {text}\033[0m", file=sys.stderr, flush=True)  # noqa: T201
+
+    parts = {
+        "When Redis fails": prove_failures(say, seconds=3 if chosen.full else 1.5),
+        "Two replicas": prove_exactness(say, rounds=rounds),
+        "The quiet beside the loud": prove_fairness(
+            say, rounds=9 if chosen.full else 3, seconds=6 if chosen.full else 3
+        ),
+    }
+    page = _page(parts, rounds=rounds)
+    print(page)  # noqa: T201
+    broken = [f"{part}: {what}" for part, result in parts.items() for what in result.broken]
+    for line in broken:
+        print(f"BROKEN  {line}", file=sys.stderr)  # noqa: T201
+    if chosen.write and not broken:
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(page, encoding="utf-8")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
