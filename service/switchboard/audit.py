@@ -20,6 +20,7 @@ from switchboard.ratelimit import Standing
 
 Action: TypeAlias = Literal["token.mint", "grant.issue", "call.open", "call.end"]
 
+UNDECIDED = "internal_error"  # what a decision that never came about is recorded as
 MAX_TEXT = 256  # of any string in a record: a header may hold kilobytes of anything
 
 
@@ -43,7 +44,7 @@ class Event:
     request_id: str
     action: Action
     outcome: Literal["allowed", "denied", "error"] = "error"
-    reason: str = "internal_error"
+    reason: str = UNDECIDED
     tenant: str | None = None
     issuer: str | None = None
     user_key: str | None = None
@@ -135,7 +136,8 @@ class Audit:
         started = time.perf_counter()
         try:
             yield event
-            event.outcome, event.reason = "allowed", "ok"
+            event.outcome = "allowed"
+            event.reason = "ok" if event.reason == UNDECIDED else event.reason
         except Refusal as refusal:
             event.outcome, event.reason = _verdict(refusal)
             if isinstance(refusal, ProviderError):

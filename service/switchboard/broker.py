@@ -185,8 +185,14 @@ class Broker:
             event.call_id, event.preset, event.provider = call.id, call.preset, call.provider
             if call.ended_at is None:
                 await self._hang_up(policy, call, caller.request_id)
-                call = await self._ledger.end(call.tenant, call.id, by="owner") or call
-            event.seconds = round((call.ended_at or self._clock()) - call.started_at, 3)
+                ending = await self._ledger.end(call.tenant, call.id, by="owner")
+                call, ours = (ending.call, ending.is_ours) if ending else (call, True)
+            else:
+                ours = False
+            if ours:
+                event.seconds = round((call.ended_at or self._clock()) - call.started_at, 3)
+            else:
+                event.reason = "already_ended"  # once is how often a call ends, and its seconds count
         return call
 
     def _grant(self, admitted: Admitted, wanted: Session, seconds: int) -> Credential:

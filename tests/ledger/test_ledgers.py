@@ -14,10 +14,10 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from switchboard.calls import Call
 from switchboard.errors import GrantUsed
-from switchboard.ledger import LedgerAway, Reservation
+from switchboard.ledger import Ending, LedgerAway, Reservation
 from switchboard.ledger.connection import RedisUrlError, connect
 from switchboard.ledger.memory import MemoryLedger
-from switchboard.ledger.redis import RedisLedger
+from switchboard.ledger.redis import RedisLedger, Script
 from switchboard.ratelimit import UNLIMITED, Quota, Standing, Window
 
 pytestmark = pytest.mark.anyio
@@ -130,13 +130,27 @@ async def test_calls(ledger):
     assert await ledger.find("acme", "rtc_1") == CALL
     assert await ledger.find("widgets", "rtc_1") is None
     ended = await ledger.end("acme", "rtc_1", by="owner")
-    assert ended == replace(CALL, ended_at=ended.ended_at, ended_by="owner")
-    assert ended.ended_at == pytest.approx(time.time(), abs=2)
-    assert await ledger.end("acme", "rtc_1", by="admin") == ended
-    assert await ledger.find("acme", "rtc_1") == ended
+    assert ended == Ending(replace(CALL, ended_at=ended.call.ended_at, ended_by="owner"), is_ours=True)
+    assert ended.call.ended_at == pytest.approx(time.time(), abs=2)
+    assert await ledger.end("acme", "rtc_1", by="admin") == Ending(ended.call, is_ours=False)
+    assert await ledger.find("acme", "rtc_1") == ended.call
+
+
+async def test_one_of_many_ends_a_call(ledger):
+    await ledger.bind(CALL)
+    endings = await asyncio.gather(*(ledger.end("acme", "rtc_1", by="owner") for _ in range(20)))
+    assert sum(one.is_ours for one in endings) == 1
+    assert len({one.call for one in endings}) == 1
 
 
 async def test_a_call_past_its_deadline_has_ended(ledger):
+    past = replace(CALL, deadline=2000.0)
+    await ledger.bind(past)
+    by_provider = replace(past, ended_at=2000.0, ended_by="provider")
+    assert await ledger.end("acme", "rtc_1", by="owner") == Ending(by_provider, is_ours=False)
+
+
+async def test_a_call_past_its_deadline_is_found_ended(ledger):
     await ledger.bind(replace(CALL, deadline=2000.0))
     assert await ledger.find("acme", "rtc_1") == replace(CALL, deadline=2000.0, ended_at=2000.0, ended_by="provider")
 
@@ -188,6 +202,22 @@ async def test_keys_have_a_hash_tag_and_an_end_and_hold_no_subject(redis):
         "swb:{acme}:call:rtc_1",
     }
     assert all(redis.do("PTTL", key) > 0 for key in keys)
+    await client.aclose()
+
+
+async def test_a_window_begins_with_one(redis):
+    """Also in the last millisecond of the window before, when its counter is still there."""
+    client = connect(redis.url)
+    script = Script("reserve.lua")
+    begun, last_ttl = 0, -1
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        _, count, ttl = await script.run(client, ["swb:{acme}:quota:tenant:0"], [1, 0, 1_000_000, 20])
+        if ttl > last_ttl:
+            begun += 1
+            assert count == 1
+        last_ttl = ttl
+    assert begun > 50
     await client.aclose()
 
 
@@ -245,7 +275,7 @@ async def test_clocks_of_replicas_do_not_matter(redis):
         import asyncio
         from switchboard.ledger import Reservation
         from switchboard.ledger.connection import connect
-        from switchboard.ledger.redis import RedisLedger
+        from switchboard.ledger.redis import RedisLedger, Script
         from switchboard.ratelimit import Quota
 
         async def main():

@@ -4,7 +4,7 @@ import pytest
 
 from switchboard.calls import Call, is_call_id
 from switchboard.errors import GrantUsed
-from switchboard.ledger import Reservation
+from switchboard.ledger import Ending, Reservation
 from switchboard.ledger.memory import KEPT_SECONDS, MemoryLedger
 from switchboard.ratelimit import Quota, Standing, Window
 
@@ -25,7 +25,7 @@ def clock():
 
 @pytest.fixture
 def ledger(clock):
-    return MemoryLedger(clock=clock)
+    return MemoryLedger(clock=clock, window_clock=clock)
 
 
 MINUTE, DAY, ALL = Quota("user", 2, 60), Quota("user", 3, 86400), Quota("tenant", 5, 60)
@@ -65,7 +65,7 @@ async def test_users_share_the_tenants_windows_and_nothing_else(ledger):
 
 
 async def test_a_replica_on_its_own_has_its_share(clock):
-    ledger = MemoryLedger(replicas=3, clock=clock)
+    ledger = MemoryLedger(replicas=3, clock=clock, window_clock=clock)
     standing = await ledger.reserve(reservation(quotas=(MINUTE, ALL)))
     assert [window.quota.limit for window in standing.windows] == [1, 1]
     assert (await ledger.reserve(reservation(quotas=(MINUTE, ALL)))).exceeded
@@ -104,11 +104,11 @@ async def test_a_call_from_its_begin_to_its_end(ledger, clock):
     assert CALL.state == "open"
     clock.now = 1030.0
     ended = await ledger.end("acme", "rtc_1", by="owner")
-    assert ended == replace(CALL, ended_at=1030.0, ended_by="owner")
-    assert ended.state == "ended"
+    assert ended == Ending(replace(CALL, ended_at=1030.0, ended_by="owner"), is_ours=True)
+    assert ended.call.state == "ended"
     clock.now = 1040.0
-    assert await ledger.end("acme", "rtc_1", by="admin") == ended
-    assert await ledger.find("acme", "rtc_1") == ended
+    assert await ledger.end("acme", "rtc_1", by="admin") == Ending(ended.call, is_ours=False)
+    assert await ledger.find("acme", "rtc_1") == ended.call
     assert await ledger.end("acme", "rtc_2", by="owner") is None
 
 

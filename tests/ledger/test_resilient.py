@@ -245,7 +245,7 @@ async def test_calls_are_found_in_either_ledger(local):
         assert await local.ledger.find("acme", "rtc_1") == CALL
         assert await local.ledger.find("acme", "rtc_3") is None
         ended = await local.ledger.end("acme", "rtc_2", by="owner")
-        assert (ended.id, ended.ended_by) == ("rtc_2", "owner")
+        assert (ended.call.id, ended.call.ended_by, ended.is_ours) == ("rtc_2", "owner", True)
         assert await local.ledger.end("acme", "rtc_3", by="owner") is None
 
 

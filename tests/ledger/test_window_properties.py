@@ -87,7 +87,7 @@ def asked(step: Step, quotas: tuple[Quota, ...]) -> Reservation:
 def test_memory_agrees_with_the_model(quotas, steps):
     """Never more than the limit in a window; a refused request costs nothing; `remaining` and `resets_in` are right."""
     clock, model = Clock(), Model()
-    ledger = MemoryLedger(clock=clock)
+    ledger = MemoryLedger(clock=clock, window_clock=clock)
 
     async def walk() -> None:
         for step in steps:

@@ -6,7 +6,7 @@ from typing import Protocol
 from switchboard.calls import Call, EndedBy
 from switchboard.ratelimit import Quota, Standing
 
-__all__ = ["Ledger", "LedgerAway", "Reservation"]
+__all__ = ["Ending", "Ledger", "LedgerAway", "Reservation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,14 @@ class Reservation:
     grant_id: str | None = None
     grant_seconds: float = 0.0
     """How long the grant can still be presented, with a margin for clocks that differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A call as it stands after it was to be ended, and whether this step, not an earlier one, ended it."""
+
+    call: Call
+    is_ours: bool
 
 
 class LedgerAway(Exception):
@@ -54,5 +62,5 @@ class Ledger(Protocol):
     async def find(self, tenant: str, call_id: str) -> Call | None:
         """The tenant's call with this id, open or lately ended."""
 
-    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Call | None:
-        """Mark a call as ended; the first end stays. Gives the call as it stands afterwards."""
+    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Ending | None:
+        """Mark a call as ended; the first end stays, whoever comes later. None: there is no such call."""

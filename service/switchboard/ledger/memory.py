@@ -9,7 +9,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from switchboard.calls import Call, EndedBy
 from switchboard.errors import GrantUsed
-from switchboard.ledger import Reservation
+from switchboard.ledger import Ending, Reservation
 from switchboard.ratelimit import Quota, Standing, Window, share
 from switchboard.ratelimit.windows import WindowStorage
 
@@ -21,13 +21,21 @@ class MemoryLedger:
 
     Args:
         replicas: among how many processes the quotas are divided.
-        clock: unix seconds.
+        clock: unix seconds, for calls and grants.
+        window_clock: seconds that nobody sets back, for windows.
     """
 
-    def __init__(self, *, replicas: int = 1, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        replicas: int = 1,
+        clock: Callable[[], float] = time.time,
+        window_clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._replicas = replicas
         self._clock = clock
-        self._limiter = FixedWindowRateLimiter(WindowStorage(clock=clock))
+        self._window_clock = window_clock
+        self._limiter = FixedWindowRateLimiter(WindowStorage(clock=window_clock))
         self._used_grants: set[str] = set()
         self._calls: dict[tuple[str, str], Call] = {}
         self._forget_at: list[tuple[float, str, tuple[str, str]]] = []
@@ -60,14 +68,16 @@ class MemoryLedger:
         call = self._calls.get((tenant, call_id))
         return None if call is None else call.at(self._clock())
 
-    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Call | None:
+    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Ending | None:
         """See `Ledger.end`."""
         call = await self.find(tenant, call_id)
-        if call is None or call.ended_at is not None:
-            return call
+        if call is None:
+            return None
+        if call.ended_at is not None:
+            return Ending(call, is_ours=False)
         ended = replace(call, ended_at=self._clock(), ended_by=by)
         self._calls[tenant, call_id] = ended
-        return ended
+        return Ending(ended, is_ours=True)
 
     def _charge(self, reservation: Reservation) -> Standing:
         held = [share(quota, self._replicas) for quota in reservation.quotas]
@@ -82,7 +92,7 @@ class MemoryLedger:
     def _window(self, reservation: Reservation, quota: Quota) -> Window:
         stats = self._limiter.get_window_stats(quota.item, *_identifiers(reservation, quota))
         # A window that is not open yet would last its whole length.
-        resets_in = stats.reset_time - self._clock()
+        resets_in = stats.reset_time - self._window_clock()
         return Window(quota, stats.remaining, resets_in if resets_in > 0 else float(quota.seconds))
 
     def _forget(self) -> None:

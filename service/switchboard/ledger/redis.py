@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError
 
 from switchboard.calls import Call, EndedBy
 from switchboard.errors import GrantUsed
-from switchboard.ledger import LedgerAway, Reservation
+from switchboard.ledger import Ending, LedgerAway, Reservation
 from switchboard.ledger.connection import Commands
 from switchboard.ledger.memory import KEPT_SECONDS
 from switchboard.ledger.patience import patience
@@ -94,12 +94,10 @@ class RedisLedger:
         call = _call(await self._within(self._wait, self._client.get(_call_key(tenant, call_id))))
         return None if call is None else call.at(self._clock())
 
-    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Call | None:
+    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Ending | None:
         """See `Ledger.end`."""
-        call = _call(
-            await self._within(self._wait, self._end_call.run(self._client, [_call_key(tenant, call_id)], [by]))
-        )
-        return None if call is None else call.at(self._clock())
+        answer = await self._within(self._wait, self._end_call.run(self._client, [_call_key(tenant, call_id)], [by]))
+        return None if answer is None else Ending(Call(**orjson.loads(answer[0])), is_ours=bool(answer[1]))
 
     async def eviction_policy(self) -> str | None:
         """Redis's `maxmemory-policy`; None if it does not tell, as some managed services do not."""

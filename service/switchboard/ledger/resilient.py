@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from switchboard.calls import Call, EndedBy
 from switchboard.errors import Degraded
-from switchboard.ledger import Ledger, LedgerAway, Reservation
+from switchboard.ledger import Ending, Ledger, LedgerAway, Reservation
 from switchboard.ledger.patience import patience
 from switchboard.ratelimit import Standing
 
@@ -111,22 +111,22 @@ class ResilientLedger:
             call = await self._fallback.find(tenant, call_id)
         return self._unless_away(call)
 
-    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Call | None:
+    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Ending | None:
         """See `Ledger.end`, and `find`."""
-        call = await self._ask(tenant, lambda ledger: ledger.end(tenant, call_id, by=by))
-        if call is None and self._fallback:
-            call = await self._fallback.end(tenant, call_id, by=by)
-        return self._unless_away(call)
+        ending = await self._ask(tenant, lambda ledger: ledger.end(tenant, call_id, by=by))
+        if ending is None and self._fallback:
+            ending = await self._fallback.end(tenant, call_id, by=by)
+        return self._unless_away(ending)
 
     async def _remember(self, reservation: Reservation) -> None:
         if self._fallback and reservation.grant_id is not None:
             await self._fallback.reserve(replace(reservation, quotas=()))
 
-    def _unless_away(self, call: Call | None) -> Call | None:
+    def _unless_away(self, found: Answer | None) -> Answer | None:
         """Nobody may be told that there is no such call while the place where it would stand cannot be asked."""
-        if call is None and self.degraded:
+        if found is None and self.degraded:
             raise Degraded(retry_after=RETRY_AFTER)
-        return call
+        return found
 
     async def _ask(self, tenant: str, step: Callable[[Ledger], Awaitable[Answer]]) -> Answer:
         if not self.degraded:
