@@ -420,7 +420,7 @@ export class Call extends EventTarget {
     if (this.#over) this.#release(); // it was given up meanwhile
   }
 
-  /** Nobody will use this call: free its slot. */
+  /** Nobody will use this call: end it. */
   async #release() {
     if (!this.controllable) return;
     // Read to its end: an answer left unread keeps its connection busy.
@@ -515,7 +515,7 @@ export class Call extends EventTarget {
     if (!this.#over) {
       this.#reporting = refusal.code === "connection_failed" && this.#options.reports !== false;
       this.#report("failed");
-      this.#release(); // an answered call that never connected still holds its slot
+      this.#release(); // an answered call that never connected is still open
       this.#end("refused", refusal.code);
     }
     throw refusal;

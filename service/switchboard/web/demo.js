@@ -194,7 +194,7 @@ function changed(mine, state, reason) {
   if (reason === "you") {
     note(
       mine.controllable
-        ? "Hung up with DELETE: the server has ended the call and freed its slot."
+        ? "Hung up with DELETE: the server has ended the call."
         : "A direct call can’t be ended by the server: this browser closed it, and the secret is good until it expires.",
     );
   }
