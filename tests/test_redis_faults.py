@@ -39,7 +39,7 @@ from tests.support.faults import (
 from tests.support.process import free_ports
 from tests.support.redis import RedisServer, cluster, redis_server, sentinel_setup
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timing]
 
 BOTH = [*sorted(set(FAULTS) - HEALS_ITSELF - HARMLESS)]
 CASES = [(name, mode) for name in FAULTS for mode in (("local", "deny") if name in BOTH else ("local",))]

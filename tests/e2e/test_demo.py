@@ -80,7 +80,7 @@ class TestCalls:
         assert (running["state"], running["ended_at"], running["ended_by"]) == ("open", None, None)
         demo.hang_up()
         expect(demo["#reason"]).to_have_text("You hung up.")
-        expect(demo["#timeline-note"]).to_contain_text("freed its slot")
+        expect(demo["#timeline-note"]).to_contain_text("the server has ended the call")
         ended = server.record(action="call.end", call_id=call_id)
         assert (ended["outcome"], ended["tenant"], ended["preset"]) == ("allowed", "acme", "support")
         assert ended["seconds"] > 0

@@ -264,6 +264,7 @@ async def test_a_crowd_waits_for_its_turn(local):
     assert (local.primary.steps, local.switches) == (500, [])
 
 
+@pytest.mark.timing
 async def test_a_ledger_that_is_too_slow_for_the_crowd_is_away(local):
     local.primary.took = 0.08
     begin = time.monotonic()

@@ -5,6 +5,8 @@ import pytest
 from tests.prove import limits
 from tests.support.faults import FAULTS
 
+pytestmark = pytest.mark.timing
+
 TRIES = 3  # milliseconds, on a machine that may have other things to do
 
 
