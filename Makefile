@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test prove-limits lint fix lock clean
+.PHONY: help demo test prove-limits prove-start lint fix lock clean
 PYTHON := .venv/bin/python
 
 help: ## List the targets.
@@ -16,6 +16,10 @@ test: ## Run every check and test; under five minutes.
 prove-limits: ## Measure what docs/limits.md promises and write docs/proof/limits.md; some minutes.
 	@scripts/setup test
 	@$(PYTHON) -m tests.prove.limits --full --write
+
+prove-start: ## Measure `make demo` in a fresh clone and write docs/proof/start.md; a minute.
+	@scripts/setup test
+	@$(PYTHON) -m tests.prove.start --write
 
 lint: ## Format, style and types only.
 	@scripts/setup test

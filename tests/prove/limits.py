@@ -7,8 +7,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,8 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +28,7 @@ from tests.prove.client import CONNECTIONS, Caller, paced
 from tests.support import faults, keys, world
 from tests.support.faults import DECISION_MS, FAULTS, HARMLESS, STALL_MS
 from tests.support.process import Process, free_ports, switchboard
-from tests.support.redis import BINARY, RedisServer, redis_server
+from tests.support.redis import RedisServer, redis_server
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "proof" / "limits.md"
@@ -287,24 +283,6 @@ def _services(count: int, policy: dict[str, Any]) -> Iterator[tuple[list[int], R
         yield ports, redis, processes
 
 
-def _machine() -> list[str]:
-    cpu = platform.machine()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    redis = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout
-    describe = ["git", "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty= and changes"]
-    commit = subprocess.run(describe, capture_output=True, text=True, check=False, cwd=ROOT)
-    return [
-        f"| date | {datetime.now(UTC):%Y-%m-%d} |",
-        f"| commit | {commit.stdout.strip() or 'unknown'} |",
-        f"| machine | {cpu}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()} |",
-        f"| Python | {platform.python_version()}, uvloop {version('uvloop')}, redis-py {version('redis')} |",
-        f"| Redis | {redis.split('v=')[1].split()[0]} |",
-    ]
-
-
 def _page(parts: dict[str, Result], *, rounds: int) -> str:
     failures, exactness, fairness = parts.values()
     return "\n".join(
@@ -313,9 +291,7 @@ def _page(parts: dict[str, Result], *, rounds: int) -> str:
             "",
             "Written by `make prove-limits`; [limits](../limits.md) says what it means. Everything ran on one machine:",
             "",
-            "| | |",
-            "|---|---|",
-            *_machine(),
+            *machine(),
             "",
             "## When Redis fails",
             "",
