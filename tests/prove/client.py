@@ -64,7 +64,7 @@ async def paced(
 async def flood(port: int, rate: float, seconds: float, tokens: list[str]) -> Counter[int]:
     """Prints `ready` when it begins, and the statuses in the end."""
     callers = [await Caller(port).__aenter__() for _ in range(CONNECTIONS)]
-    print("ready", flush=True)  # noqa: T201
+    print("ready", flush=True)
     statuses, _ = await paced(callers, tokens, rate, seconds)
     for caller in callers:
         await caller.__aexit__()
@@ -73,4 +73,4 @@ async def flood(port: int, rate: float, seconds: float, tokens: list[str]) -> Co
 
 if __name__ == "__main__":
     sent = asyncio.run(flood(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.stdin.read().split()))
-    print(*(f"{status}:{count}" for status, count in sorted(sent.items())))  # noqa: T201
+    print(*(f"{status}:{count}" for status, count in sorted(sent.items())))

@@ -25,6 +25,7 @@ import uvloop
 
 from switchboard import logs
 from tests.prove.client import CONNECTIONS, Caller, paced
+from tests.prove.machine import machine
 from tests.support import faults, keys, world
 from tests.support.faults import DECISION_MS, FAULTS, HARMLESS, STALL_MS
 from tests.support.process import Process, free_ports, switchboard
@@ -333,7 +334,7 @@ def main() -> int:
     logging.getLogger().handlers = []
 
     def say(text: str) -> None:
-        print(f"\033[2m• {text}\033[0m", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"\033[2m• {text}\033[0m", file=sys.stderr, flush=True)
 
     parts = {
         "When Redis fails": prove_failures(say, seconds=3 if chosen.full else 1.5),
@@ -343,10 +344,10 @@ def main() -> int:
         ),
     }
     page = _page(parts, rounds=rounds)
-    print(page)  # noqa: T201
+    print(page)
     broken = [f"{part}: {what}" for part, result in parts.items() for what in result.broken]
     for line in broken:
-        print(f"BROKEN  {line}", file=sys.stderr)  # noqa: T201
+        print(f"BROKEN  {line}", file=sys.stderr)
     if chosen.write and not broken:
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page, encoding="utf-8")

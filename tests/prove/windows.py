@@ -57,9 +57,9 @@ async def microseconds(make: Callable[[int], Awaitable[Callable[[int], Awaitable
 
 
 async def main() -> None:
-    print("| live windows | ours | `limits.aio.storage.MemoryStorage` |\n|---|---|---|")  # noqa: T201
+    print("| live windows | ours | `limits.aio.storage.MemoryStorage` |\n|---|---|---|")
     for keys in KEYS:
-        print(f"| {keys:,} | {await microseconds(ours, keys):.0f} µs | {await microseconds(theirs, keys):,.0f} µs |")  # noqa: T201
+        print(f"| {keys:,} | {await microseconds(ours, keys):.0f} µs | {await microseconds(theirs, keys):,.0f} µs |")
 
 
 if __name__ == "__main__":
