@@ -94,7 +94,7 @@ async def test_a_start_without_redis(mode, tmp_path):
 
 
 async def test_a_redis_that_may_evict_counters_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr("switchboard.app.EVICTION_SECONDS", 0.05)
+    monkeypatch.setattr("switchboard.app.ledgers.EVICTION_SECONDS", 0.05)
 
     async def advised(said: str) -> None:
         while said not in str((await watch.world.ops.get("/readyz")).json()["advice"]):  # noqa: ASYNC110

@@ -23,6 +23,7 @@ ASSETS = (
     "meter.js",
     "refusals.js",
     "timeline.js",
+    "tokens.css",
     "transcript.js",
     "wire.js",
 )

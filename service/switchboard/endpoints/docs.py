@@ -28,5 +28,5 @@ def routes() -> list[Route]:
     return [
         Route("/openapi.yaml", openapi_yaml),
         Route("/openapi.json", openapi_json),
-        *static.page("/docs", "docs.html", ("docs.css", "docs.js", "favicon.svg"), policy=POLICY),
+        *static.page("/docs", "docs.html", ("docs.css", "docs.js", "favicon.svg", "tokens.css"), policy=POLICY),
     ]

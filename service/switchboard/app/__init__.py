@@ -1,0 +1,170 @@
+"""Composition root: settings and a configuration in, ASGI apps out. The only room that builds things."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from switchboard.admission import Admission, Policies, Policy
+from switchboard.app.background import run_until_closed
+from switchboard.app.issuers import issuers_of
+from switchboard.app.ledgers import ledger_of
+from switchboard.app.needs import CannotServe, needed_of
+from switchboard.audit import Audit, Sink
+from switchboard.broker import Broker
+from switchboard.clientaddress import ClientAddress
+from switchboard.config import schema
+from switchboard.config.compile import all_origins, tenants_of
+from switchboard.config.secrets import Secrets
+from switchboard.endpoints import docs, report, sdp, token
+from switchboard.endpoints.answering import answer_defect, answer_http_exception, answer_refusal
+from switchboard.endpoints.edge import Edge
+from switchboard.endpoints.ops import Readiness, health_routes, metrics_routes
+from switchboard.errors import Refusal
+from switchboard.grants import Grants
+from switchboard.identity import UserKeys
+from switchboard.identity.jwks import FETCH_SECONDS
+from switchboard.identity.verifier import Issuer, Verifier
+from switchboard.metrics import Metrics
+from switchboard.middleware import Cors, RealClient, RequestContext
+from switchboard.providers.openai import OpenAI, ProviderKey
+from switchboard.providers.transport import ObservedTransport, PyreqwestTransport, Transport
+from switchboard.settings import Settings
+
+__all__ = ["CannotServe", "Service", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a process serves: the app of each port, and the switch that says whether it takes work."""
+
+    public: ASGIApp
+    ops: ASGIApp
+    readiness: Readiness
+    broker: Broker
+
+
+@asynccontextmanager
+async def build(
+    settings: Settings,
+    config: schema.Config,
+    *,
+    sink: Sink,
+    environ: Mapping[str, str] = os.environ,
+    extra_routes: Sequence[Route] = (),
+) -> AsyncIterator[Service]:
+    """The whole service, its background work running until the block ends.
+
+    Raises:
+        CannotServe: a setting is missing.
+        SecretMissing: a secret reference leads to nothing.
+    """
+    needed = needed_of(settings)
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        transport = await stack.enter_async_context(PyreqwestTransport())
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, limits=httpx.Limits(max_connections=16))
+        )
+        secrets = Secrets(environ)
+        issuers, background = issuers_of(config, secrets, client, metrics)
+        policies = Policies(
+            _policy(config, secrets=secrets, issuers=issuers, transport=transport, metrics=metrics, settings=settings)
+        )
+        for run in background:
+            run_until_closed(run, stack)
+        base_path = urlsplit(needed.public_url).path.rstrip("/")
+        readiness = Readiness()
+        ledger = await ledger_of(settings, metrics, readiness, stack)
+        grants = Grants(needed.signing_keys)
+        broker = Broker(
+            policies=policies,
+            admission=Admission(grants=grants, user_keys=UserKeys(needed.user_key_secret)),
+            grants=grants,
+            ledger=ledger,
+            audit=Audit(sink, observers=[metrics.observe_decision]),
+            on_report=metrics.observe_report,
+            public_url=needed.public_url,
+        )
+        edge = Edge(settings.edge_limit, exempt=settings.edge_exempt)
+        public = _starlette(
+            [
+                *edge.limited(
+                    [
+                        *token.routes(broker),
+                        *sdp.routes(broker, base_path=base_path),
+                        *report.routes(broker),
+                        *docs.routes(),
+                        *extra_routes,
+                    ]
+                ),
+                # A flood must not make an orchestrator believe that the process is ill.
+                *health_routes(readiness, details=False),
+            ]
+        )
+        yield Service(
+            public=RequestContext(
+                RealClient(
+                    Cors(public, origins=lambda: policies.current.origins),
+                    addresses=ClientAddress(settings.trusted_proxies),
+                ),
+                observe=metrics.observe_http,
+            ),
+            ops=RequestContext(
+                _starlette([*health_routes(readiness, details=True), *metrics_routes(metrics.render)]),
+                observe=lambda *_: None,
+            ),
+            readiness=readiness,
+            broker=broker,
+        )
+
+
+def _starlette(routes: list[BaseRoute]) -> Starlette:
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            Refusal: answer_refusal,
+            HTTPException: answer_http_exception,
+            Exception: answer_defect,
+        },
+    )
+    # A redirect would lose the body of an offer, and names the Host header.
+    app.router.redirect_slashes = False
+    return app
+
+
+def _policy(
+    config: schema.Config,
+    *,
+    secrets: Secrets,
+    issuers: Mapping[str, Issuer],
+    transport: Transport,
+    metrics: Metrics,
+    settings: Settings,
+) -> Policy:
+    tenants = tenants_of(config, secrets)
+    return Policy(
+        verifier=Verifier(issuers),
+        tenants=tenants,
+        providers={
+            name: OpenAI(
+                base_url=provider.base_url,
+                keys=[ProviderKey(reference, secrets.credential(reference)) for reference in provider.keys],
+                transport=ObservedTransport(transport, _observing_provider(metrics, name)),
+                timeout=settings.provider_timeout,
+            )
+            for name, provider in config.providers.items()
+        },
+        origins=all_origins(tenants.values()),
+    )
+
+
+def _observing_provider(metrics: Metrics, name: str) -> Callable[[str, str, float], None]:
+    return lambda operation, status, seconds: metrics.observe_provider(name, operation, status, seconds)
