@@ -484,7 +484,7 @@ async def test_the_contract_is_served(ask):
 async def test_the_page_loads_only_its_own_files_and_holds_nothing_inline(ask):
     page = (await ask("getDocs", token="")).text
     loaded = re.findall(r'(?:src|<link[^>]* href)="([^"]+)"', page)
-    assert set(loaded) == {"/docs/docs.css", "/docs/docs.js", "/docs/favicon.svg"}
+    assert set(loaded) == {"/docs/docs.css", "/docs/docs.js", "/docs/favicon.svg", "/docs/tokens.css"}
     for path in loaded:
         assert (await ask.world.client.get(path)).status_code == 200
     assert not re.search(r"<style|<script(?![^>]* src=)| style=| on[a-z]+=", page)

@@ -12,12 +12,19 @@ class CannotServe(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Needed:
+    """The settings that have no default, present."""
+
     public_url: str
     signing_keys: Sequence[bytes]
     user_key_secret: bytes
 
 
 def needed_of(settings: Settings) -> Needed:
+    """The needed settings.
+
+    Raises:
+        CannotServe: some are missing; all of them are named.
+    """
     missing = []
     if settings.public_url is None:
         missing.append("SWITCHBOARD_PUBLIC_URL: where frontends reach this service, like https://voice.example.com")
