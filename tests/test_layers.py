@@ -14,6 +14,7 @@ LAYERS = [
     {"dev"},
     {"app"},
     {"server"},
+    {"heads"},
     {"settings", "logs", "metrics"},
     {"middleware", "endpoints"},
     {"config", "broker"},

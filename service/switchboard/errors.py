@@ -8,7 +8,7 @@ Refusal
 ├── Unauthorized      MissingToken · InvalidToken · ExpiredToken · UnknownIssuer · GrantUsed · GrantExpired
 ├── Forbidden         UnknownTenant · TenantSuspended · OriginNotAllowed · PresetNotAllowed
 ├── UnknownPreset · CallNotFound · NotFound · MethodNotAllowed · RequestTimeout
-├── PayloadTooLarge · UnsupportedMediaType · RateLimited
+├── PayloadTooLarge · HeadersTooLarge · UnsupportedMediaType · RateLimited · RateLimited
 ├── ProviderError     ProviderRefused · ProviderUnavailable · ProviderTimeout · ProviderBusy
 └── Degraded · AuditUnavailable · InternalError
 """
@@ -241,6 +241,15 @@ class PayloadTooLarge(Refusal):
     status = 413
     code = "payload_too_large"
     title = "The request's body is too large"
+
+
+class HeadersTooLarge(Refusal):
+    """431 (RFC 6585, section 5)."""
+
+    status = 431
+    code = "headers_too_large"
+    title = "The request's head is too large"
+    default_detail = "Request line and headers together may hold 64 KB."
 
 
 class UnsupportedMediaType(Refusal):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
+from switchboard.heads import BoundedHeads
+
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75  # longer than the 60 s of common load balancers, so that they close first
 
@@ -89,7 +91,7 @@ async def serve(
 def _config(app: ASGIApp, drain_seconds: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedHeads,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,0 +1,117 @@
+"""uvicorn's protocol with bounded request heads: httptools takes what it is sent, for as long as it is sent."""
+
+import asyncio
+import secrets
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from switchboard.errors import (
+    HeadersTooLarge,
+    InvalidRequest,
+    Refusal,
+    RequestTimeout,
+    encode_problem,
+    problem_headers,
+)
+
+MAX_HEAD_BYTES = 64 * 1024  # of request line and headers; a user's token and a browser's cookies fit many times
+HEAD_SECONDS = 10.0  # from the connection, or from a request's first byte, to the end of its head
+
+
+class BoundedHeads(HttpToolsProtocol):
+    """Refuses a head that is larger (431) or slower (408) than any browser's, and closes the connection.
+
+    What has been received of a head is at most its bound and one read of the socket.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._in_head = True
+        self._began_now = False
+        self._received = 0
+        self._parsed = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A first head has to come."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more will come."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, unless a head that is still not whole has grown too large."""
+        if self.transport.is_closing():
+            return
+        self._began_now = False
+        super().data_received(data)
+        # The read in which a head begins may hold the end of a body before it.
+        if self._in_head and not self._began_now:
+            self._received += len(data)
+            if self._received > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse(HeadersTooLarge())
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._in_head = self._began_now = True
+        self._received = self._parsed = 0
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A whole header."""
+        self._count(len(name) + len(value) + 4)  # colon, space and line end
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says nothing
+        """What the parser refuses, and what `_count` stopped, in the form of all refusals."""
+        if self._parsed > MAX_HEAD_BYTES:
+            self._refuse(HeadersTooLarge())
+        else:
+            self._refuse(InvalidRequest("This is not a request of HTTP/1.1 (RFC 9112)."))
+
+    def _count(self, size: int) -> None:
+        self._parsed += size
+        if self._parsed > MAX_HEAD_BYTES:
+            # Out of the parser: httptools turns it into its own error, which ends in `send_400_response`.
+            raise ValueError("head too large")
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self._refuse(RequestTimeout("The request's head did not arrive in time."))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, refusal: Refusal) -> None:
+        request_id = secrets.token_hex(16)
+        body = encode_problem(refusal, request_id)
+        headers = {
+            **problem_headers(refusal),
+            "content-length": str(len(body)),
+            "connection": "close",
+            "vary": "Origin",
+            "x-request-id": request_id,
+        }
+        lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+        self.transport.write(STATUS_LINE[refusal.status] + b"".join(lines) + b"\r\n" + body)
+        self.transport.close()

@@ -1,0 +1,121 @@
+"""Request heads over real sockets: bounded in size and time, before anything else looks at them."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+import uvicorn
+
+from switchboard import heads
+from switchboard.heads import MAX_HEAD_BYTES, BoundedHeads
+from tests.support.world import OFFER
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def address(world):
+    """The service behind the protocol that `serve` gives it."""
+    config = uvicorn.Config(world.public, http=BoundedHeads, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: BoundedHeads(config=config, server_state=server.server_state, app_state={}), "127.0.0.1", 0
+    )
+    yield listening.sockets[0].getsockname()
+    listening.close()
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+
+
+async def converse(address, *parts, pause=0.0) -> bytes:
+    reader, writer = await asyncio.open_connection(*address)
+    for part in parts:
+        try:
+            writer.write(part)
+            await writer.drain()
+        except ConnectionError:
+            break
+        await asyncio.sleep(pause)
+    answer = b""
+    try:
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+    except ConnectionError:
+        pass
+    writer.close()
+    return answer
+
+
+def problem(answer: bytes) -> dict[str, Any]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    names = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
+    assert {b"x-request-id", b"content-type", b"cache-control", b"connection"} <= names
+    found: dict[str, Any] = json.loads(body)
+    assert head.startswith(f"HTTP/1.1 {found['status']} ".encode())
+    assert found["request_id"].encode() in head
+    return found
+
+
+BEGIN = b"GET /token HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        BEGIN + b"X-Big: " + b"x" * (MAX_HEAD_BYTES + 1) + b"\r\n\r\n",
+        BEGIN + b"".join(b"X-%d: y\r\n" % number for number in range(6_500)) + b"\r\n",
+        b"GET /" + b"x" * (MAX_HEAD_BYTES + 1) + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["one header", "many headers", "the path"],
+)
+async def test_a_large_head(address, head):
+    found = problem(await converse(address, head))
+    assert (found["status"], found["code"]) == (431, "headers_too_large")
+
+
+async def test_a_head_without_an_end(address):
+    """It is refused when it has grown too large, not when it is whole."""
+    parts = [b"X-Big: ", *[b"x" * 16_384] * 5]  # what is sent after the refusal would only reset the connection
+    found = problem(await converse(address, BEGIN, *parts, pause=0.02))
+    assert found["code"] == "headers_too_large"
+
+
+async def test_a_head_that_is_just_small_enough(address):
+    filler = b"x" * (MAX_HEAD_BYTES - 100)
+    answer = await converse(address, BEGIN + b"X-Big: " + filler + b"\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("parts", [[b""], [BEGIN], [BEGIN, b"X-Slow: y\r\n"]], ids=["nothing", "half", "dripping"])
+async def test_a_slow_head(address, parts, monkeypatch):
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.2)
+    found = problem(await converse(address, *parts, pause=0.05))
+    assert (found["status"], found["code"]) == (408, "request_timeout")
+
+
+async def test_what_is_not_http(address):
+    found = problem(await converse(address, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 nonsense\r\n\r\n"))
+    assert (found["status"], found["code"]) == (400, "invalid_request")
+
+
+async def test_bodies_count_for_themselves(address, world):
+    """Two requests on one connection, each with a body larger than what is left of a head's bound."""
+    head = (
+        f"POST /sdp HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nAuthorization: Bearer {world.token()}\r\n"
+    )
+    padded = OFFER + b"a=x:" + b"y" * 50_000 + b"\r\n"
+    request = head.encode() + f"Content-Length: {len(padded)}\r\n\r\n".encode() + padded
+    last = request.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
+    answer = await converse(address, request + last)
+    assert answer.count(b"HTTP/1.1 201 ") == 2
+
+
+async def test_an_idle_connection_may_stay_between_requests(address, monkeypatch):
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.1)
+    healthy = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = healthy.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
+    answer = await converse(address, healthy, last, pause=0.3)
+    assert answer.count(b"HTTP/1.1 200 ") == 2
