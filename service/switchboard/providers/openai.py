@@ -103,6 +103,7 @@ class OpenAI:
                 },
                 body=(Part("sdp", MEDIA_TYPE, offer), Part("session", "application/json", orjson.dumps(session))),
                 max_bytes=MAX_BYTES,
+                head_first=True,
             )
         except TransportError as error:
             refusal = _failed(error)
@@ -160,6 +161,7 @@ class OpenAI:
         body: bytes | Sequence[Part],
         timeout: float | None = None,
         max_bytes: int = MAX_JSON_BYTES,
+        head_first: bool = False,
     ) -> Reply:
         return await self._transport.post(
             self._base_url + path,
@@ -172,6 +174,7 @@ class OpenAI:
             body=body,
             timeout=timeout or self._timeout,
             max_bytes=max_bytes,
+            head_first=head_first,
         )
 
 

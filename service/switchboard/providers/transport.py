@@ -84,6 +84,7 @@ class Transport(Protocol):
         body: bytes | Sequence[Part],
         timeout: float,
         max_bytes: int,
+        head_first: bool = False,
     ) -> Reply:
         """One POST, sent at most once.
 
@@ -94,6 +95,7 @@ class Transport(Protocol):
             body: the content, or the parts of a form.
             timeout: seconds until the last byte of the answer.
             max_bytes: of the answer's body.
+            head_first: keep the head of an answer whose body fails; costs some speed.
 
         Raises:
             Unreachable, TimedOut, BrokenReply: no whole answer came.
@@ -134,14 +136,17 @@ class PyreqwestTransport:
         body: bytes | Sequence[Part],
         timeout: float,
         max_bytes: int,
+        head_first: bool = False,
     ) -> Reply:
         """See `Transport.post`."""
         head: Reply | None = None
         try:
             request = self._client.post(url).headers(headers).timeout(timedelta(seconds=timeout))
             request = request.body_bytes(body) if isinstance(body, bytes) else request.multipart(_form(body))
-            # Without a buffer: a body that fails would otherwise take the head, and a call's id, with it.
-            async with request.streamed_read_buffer_limit(0).build_streamed() as response:
+            if head_first:
+                # Without a buffer: a body that fails would otherwise take the head, and a call's id, with it.
+                request = request.streamed_read_buffer_limit(0)
+            async with request.build_streamed() as response:
                 head = Reply(response.status, _headers(response), b"")
                 return replace(head, body=await _read(response.body_reader.read, max_bytes))
         except PyreqwestError as error:
@@ -169,13 +174,20 @@ class ObservedTransport:
         body: bytes | Sequence[Part],
         timeout: float,
         max_bytes: int,
+        head_first: bool = False,
     ) -> Reply:
         """See `Transport.post`."""
         started = time.perf_counter()
         status = "cancelled"
         try:
             reply = await self._transport.post(
-                url, operation=operation, headers=headers, body=body, timeout=timeout, max_bytes=max_bytes
+                url,
+                operation=operation,
+                headers=headers,
+                body=body,
+                timeout=timeout,
+                max_bytes=max_bytes,
+                head_first=head_first,
             )
             status = str(reply.status)
             return reply
