@@ -21,7 +21,7 @@ from switchboard.errors import (
     Refusal,
 )
 from switchboard.grants import Grants
-from switchboard.ledger import Ledger, Reservation
+from switchboard.ledger import Ending, Ledger, Reservation
 from switchboard.presets import Session, excerpt
 from switchboard.providers import Opened
 from switchboard.ratelimit import UNLIMITED, Standing
@@ -183,17 +183,15 @@ class Broker:
             _, call = await self._own_call(policy, caller, call_id, event)
             # Not before: what stands in the path may be anything, a credential by mistake included.
             event.call_id, event.preset, event.provider = call.id, call.preset, call.provider
+            ending = Ending(call, is_ours=False)
             if call.ended_at is None:
                 await self._hang_up(policy, call, caller.request_id)
-                ending = await self._ledger.end(call.tenant, call.id, by="owner")
-                call, ours = (ending.call, ending.is_ours) if ending else (call, True)
+                ending = await self._ledger.end(call.tenant, call.id, by="owner") or Ending(call, is_ours=True)
+            if ending.is_ours:
+                event.seconds = round((ending.call.ended_at or self._clock()) - call.started_at, 3)
             else:
-                ours = False
-            if ours:
-                event.seconds = round((call.ended_at or self._clock()) - call.started_at, 3)
-            else:
-                event.reason = "already_ended"  # once is how often a call ends, and its seconds count
-        return call
+                event.reason = "already_ended"  # a call ends once, and its seconds count once
+        return ending.call
 
     def _grant(self, admitted: Admitted, wanted: Session, seconds: int) -> Credential:
         caller = admitted.caller
