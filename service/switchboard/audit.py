@@ -18,7 +18,16 @@ import orjson
 from switchboard.errors import AuditUnavailable, CallerGone, ProviderError, Refusal
 from switchboard.ratelimit import Standing
 
-Action: TypeAlias = Literal["token.mint", "grant.issue", "call.open", "call.end"]
+Action: TypeAlias = Literal[
+    "token.mint",
+    "grant.issue",
+    "call.open",
+    "call.end",
+    "admin.calls",
+    "admin.hang_up",
+    "admin.suspend",
+    "admin.resume",
+]
 
 UNDECIDED = "internal_error"  # what a decision that never came about is recorded as
 MAX_TEXT = 256  # of any string in a record: a header may hold kilobytes of anything
