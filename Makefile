@@ -29,9 +29,9 @@ fix: ## Let ruff repair what it can.
 	@scripts/setup test
 	@$(PYTHON) -m ruff check --fix --quiet . ; $(PYTHON) -m ruff format --quiet .
 
-lock: ## Write locks/*.txt anew from pyproject.toml (UPGRADE=1 takes newer versions).
+lock: ## Write every lock anew: locks/*.txt and that of the npm packages (UPGRADE=1 takes newer versions).
 	@scripts/setup test
 	@scripts/lock
 
 clean: ## Remove everything that was made here.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* build dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* build dist tests/e2e/clients/node_modules

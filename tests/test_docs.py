@@ -1,5 +1,6 @@
 """The documentation, held against the repository: links, commands, variables, metrics, routes and policies."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -167,6 +168,25 @@ def test_the_table_of_dependencies_equals_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     told = [quoted(name)[0] for name, *_ in rows(DOCS / "decisions" / "0002-dependencies.md", "dependency")]
     assert told == [re.split(r"[\[><=~ ]", one)[0] for one in project["dependencies"]]
+
+
+def test_code_for_clients_is_what_the_browser_tests_run():
+    examples = {file: file.read_text(encoding="utf-8") for file in (DOCS / "examples").rglob("*.js")}
+    assert examples
+    shown = [
+        block
+        for language, block in FENCE.findall((DOCS / "clients.md").read_text(encoding="utf-8"))
+        if language == "js"
+    ]
+    assert sorted(shown) == sorted(examples.values())
+    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "e2e").glob("test_*.py"))
+    assert [file.name for file in examples if f'"{file.relative_to(DOCS / "examples")}"' not in tests] == []
+
+
+def test_the_table_of_clients_equals_the_lock():
+    lock = json.loads((ROOT / "tests/e2e/clients/package-lock.json").read_text(encoding="utf-8"))["packages"]
+    told = [client.replace("`", "").split(" ") for client, *_ in rows(DOCS / "clients.md", "client")]
+    assert dict(told) == {name: lock[f"node_modules/{name}"]["version"] for name in lock[""]["dependencies"]}
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{page.name}-{number}") for page, number, block in blocks()])

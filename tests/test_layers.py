@@ -18,12 +18,13 @@ LAYERS = [
     {"settings", "logs", "metrics"},
     {"middleware", "endpoints"},
     {"config", "broker"},
+    {"leash"},
     {"admission"},
     {"providers", "ledger", "audit", "grants"},
-    {"tenants", "calls"},
+    {"tenants"},
     {"presets", "sdp", "ratelimit"},
     {"identity"},
-    {"reports", "errors", "sessions", "data", "clientaddress"},
+    {"reports", "errors", "sessions", "data", "clientaddress", "calls", "clock"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 STANDALONE = {"emulator", "web"}  # the emulator stands for somebody else's program: it may use `sessions` alone
@@ -76,7 +77,7 @@ def test_only_the_top_reads_settings():
     assert readers <= {"app", "server", "cli", "dev"}
 
 
-BUSINESS = {"broker", "admission", "grants", "presets", "tenants", "calls", "ledger", "identity", "sdp", "providers"}
+BUSINESS = {"broker", "leash", "clock", "admission", "grants", "presets", "tenants", "calls", "ledger", "identity", "sdp", "providers"}
 
 
 @pytest.mark.parametrize("file", [file for file in modules() if room(file) in BUSINESS], ids=str)

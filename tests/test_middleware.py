@@ -61,9 +61,16 @@ async def test_preflight_for_any_tenants_page(world):
         answer = await preflight(world, origin)
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == origin
-        assert answer.headers["access-control-allow-methods"] == "GET, POST, DELETE"
+        assert answer.headers["access-control-allow-methods"] == "GET, POST, DELETE, OPTIONS, PATCH"
         allowed = answer.headers["access-control-allow-headers"].split(", ")
-        assert {"authorization", "content-type", "x-request-id", "x-openai-agents-sdk", "traceparent"} == set(allowed)
+        of_whip = {"if-match", "etag"}
+        assert set(allowed) == of_whip | {
+            "authorization",
+            "content-type",
+            "x-request-id",
+            "x-openai-agents-sdk",
+            "traceparent",
+        }
         assert answer.headers["access-control-max-age"] == "7200"
         assert "origin" in answer.headers["vary"].lower()
         assert "access-control-allow-credentials" not in answer.headers
@@ -80,9 +87,16 @@ async def test_refusals_before_the_tenant_is_known_are_readable_by_the_union(wor
     assert answer.status_code == 401
     assert answer.headers["access-control-allow-origin"] == "https://www.widgets.example"
     exposed = answer.headers["access-control-expose-headers"].split(", ")
-    assert {"Location", "X-Request-Id", "RateLimit", "RateLimit-Policy", "Retry-After", "x-should-retry"} == set(
-        exposed
-    )
+    assert set(exposed) == {
+        "Location",
+        "Accept-Post",
+        "Allow",
+        "X-Request-Id",
+        "RateLimit",
+        "RateLimit-Policy",
+        "Retry-After",
+        "x-should-retry",
+    }
     stranger = await world.client.get("/token", headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in stranger.headers
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from switchboard.audit import Caller, Event
-from switchboard.errors import InvalidRequest, InvalidToken, MissingToken, TenantSuspended, UnknownTenant
+from switchboard.errors import (
+    InvalidRequest,
+    InvalidToken,
+    MissingToken,
+    OriginNotAllowed,
+    TenantSuspended,
+    UnknownTenant,
+)
 from switchboard.grants import PREFIX, Grant, Grants
 from switchboard.identity import Principal, UserKeys
 from switchboard.identity.verifier import Verifier
@@ -32,6 +39,13 @@ class Policies:
 
     def __init__(self, policy: Policy) -> None:
         self.current = policy
+
+
+class KillSwitch:
+    """Whom an operator has suspended at run time, as last heard of the register."""
+
+    def __init__(self) -> None:
+        self.suspended: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +74,11 @@ class Admission:
     Args:
         grants: opens grants.
         user_keys: makes the key that stands for a user.
+        kill_switch: who is suspended.
     """
 
-    def __init__(self, *, grants: Grants, user_keys: UserKeys) -> None:
+    def __init__(self, *, grants: Grants, user_keys: UserKeys, kill_switch: KillSwitch) -> None:
+        self._kill_switch = kill_switch
         self._grants = grants
         self._user_keys = user_keys
 
@@ -104,6 +120,8 @@ class Admission:
         if event is not None:
             event.tenant, event.user_key = tenant.name, user_key
         tenant.check_origin(caller.origin)
+        if grant is not None and grant.origin not in (None, caller.origin):
+            raise OriginNotAllowed("This grant was minted for a page of another origin.")
         return Identified(principal, tenant, user_key, grant)
 
     async def admit(
@@ -125,7 +143,7 @@ class Admission:
         """
         identified = await self.identify(policy, caller, event, by_grant=by_grant)
         tenant, grant = identified.tenant, identified.grant
-        if tenant.suspended:
+        if tenant.suspended or tenant.name in self._kill_switch.suspended:
             raise TenantSuspended
         if grant is not None:
             if preset_name not in (None, grant.preset) or wanted:

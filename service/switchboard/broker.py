@@ -3,25 +3,32 @@
 import asyncio
 import contextlib
 import hashlib
+import math
+import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from switchboard.admission import Admission, Admitted, Identified, Policies, Policy
 from switchboard.audit import Audit, Caller, Event
-from switchboard.calls import MAX_SECONDS, Call, is_call_id
+from switchboard.calls import Call, Opening, is_call_id
 from switchboard.errors import (
+    AuditUnavailable,
     CallerGone,
     CallNotFound,
     Degraded,
+    GrantExpired,
     InvalidRequest,
     ProviderError,
-    ProviderUnavailable,
     Refusal,
+    TenantSuspended,
+    TooManyCalls,
 )
 from switchboard.grants import Grants
-from switchboard.ledger import Ending, Ledger, Reservation
+from switchboard.leash import HANGUP_SECONDS, Leash, describe, describe_end
+from switchboard.ledger import Ending, Full, Ledger, Reservation, Reserved, Slot
 from switchboard.presets import Session, excerpt
 from switchboard.providers import Opened
 from switchboard.ratelimit import UNLIMITED, Standing
@@ -30,6 +37,8 @@ from switchboard.sdp import check_offer
 
 MIN_TTL = 10  # seconds; the provider mints nothing shorter
 CLOCK_MARGIN = 120  # seconds that a used grant is remembered beyond its end, for replicas whose clocks are behind
+GRANT_KEPT = 60  # seconds after its call's end that a grant may still ask about it
+REPLACED_AT_MOST = 3  # calls that make room for one; more only if a cap was lowered
 
 
 async def _never() -> bool:
@@ -78,7 +87,12 @@ class Answer:
 
 
 class Broker:
-    """The service's use cases. Collaborators are injected; `clock` gives unix seconds."""
+    """The service's use cases. Collaborators are injected.
+
+    Args:
+        lease_seconds: for how long a slot is held while the provider is asked; longer than that can take.
+        clock: unix seconds, the same for all replicas.
+    """
 
     def __init__(
         self,
@@ -87,15 +101,19 @@ class Broker:
         admission: Admission,
         grants: Grants,
         ledger: Ledger,
+        leash: Leash,
         audit: Audit,
         on_report: Callable[[str, Report], None],
         public_url: str,
+        lease_seconds: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._policies = policies
         self._admission = admission
         self._grants = grants
         self._ledger = ledger
+        self._leash = leash
+        self._lease_seconds = lease_seconds
         self._audit = audit
         self._on_report = on_report
         self._public_url = public_url.rstrip("/")
@@ -112,11 +130,11 @@ class Broker:
             admitted = await self._admission.admit(
                 policy, caller, event, preset_name=wish.preset, wanted=wish.session, by_grant="no"
             )
-            standing = await self._charge(event, self._reservation(admitted))
+            standing = (await self._reserve(event, caller, self._reservation(admitted))).standing
             seconds = max(MIN_TTL, min(admitted.preset.token_ttl, wish.seconds or admitted.preset.token_ttl))
             with standing.shown():
                 if admitted.preset.delivery == "relay":
-                    credential = self._grant(admitted, wish.session, seconds)
+                    credential = self._grant(admitted, caller.origin, wish.session, seconds)
                 else:
                     credential = await self._client_secret(admitted, event, caller, seconds)
             event.credential_sha256 = hashlib.sha256(credential.value.encode()).hexdigest()
@@ -136,17 +154,29 @@ class Broker:
             )
             _check_relayable(admitted.tailored.session)
             check_offer(offer.sdp)
-            reservation = self._reservation(admitted)
-            standing = await self._charge(event, reservation)
-            with standing.shown():
+            reservation = self._reservation(admitted, offer.sdp)
+            reserved = await self._reserve(event, caller, reservation)
+            with reserved.standing.shown():
                 opened = await self._open(admitted, reservation, offer, caller.request_id)
-                call = self._call(admitted, opened)
-                event.call_id, event.provider_request_id = call.id, opened.provider_request_id
-                event.undo = lambda: self._abandon(policy, call, caller.request_id)
-                await self._ledger.bind(call)
+                event.call_id, event.provider_request_id = opened.call_id, opened.provider_request_id
+                opening = _opening(admitted, opened)
+                event.undo = partial(self._abandon, event, caller, self._unbound(reservation, opening), reservation)
+                call = await self._ledger.bind(reservation, opening, reserved.call_seconds)
+                event.undo = partial(self._abandon, event, caller, call, None)
+                if call.ending is not None:
+                    raise TenantSuspended if call.ending == "suspended" else Degraded(retry_after=1)
                 if await offer.caller_gone():
                     raise CallerGone
-        return Answer(call.id, opened.answer, standing)
+        return Answer(opened.call_id, opened.answer, reserved.standing)
+
+    async def calls(self, caller: Caller) -> Sequence[Call]:
+        """The caller's open calls, the earliest first.
+
+        Raises:
+            Unauthorized, Forbidden: why they may not ask.
+        """
+        identified = await self._admission.identify(self._policies.current, caller, by_grant="no")
+        return await self._ledger.open_calls(identified.tenant.name, identified.user_key)
 
     async def look_up(self, caller: Caller, call_id: str) -> Call:
         """The caller's own call.
@@ -158,7 +188,7 @@ class Broker:
         return (await self._own_call(self._policies.current, caller, call_id, None))[1]
 
     async def report(self, caller: Caller, call_id: str | None, report: Report) -> None:
-        """Take what a browser saw of its call, or of one that it opened with a client secret.
+        """Take what a browser saw of its call, or of one that it opened with a client secret. `alive` is a heartbeat.
 
         Raises:
             CallNotFound: there is no call of theirs with this id.
@@ -168,7 +198,9 @@ class Broker:
         if call_id is None:
             identified = await self._admission.identify(policy, caller, by_grant="valid")
         else:
-            identified, _ = await self._own_call(policy, caller, call_id, None)
+            identified, call = await self._own_call(policy, caller, call_id, None)
+            if report.event == "alive":
+                await self._ledger.heard(call.tenant, call.id)
         self._on_report(identified.tenant.name, report)
 
     async def hang_up(self, caller: Caller, call_id: str) -> Call:
@@ -182,18 +214,19 @@ class Broker:
         async with self._audit.record("call.end", caller) as event:
             _, call = await self._own_call(policy, caller, call_id, event)
             # Not before: what stands in the path may be anything, a credential by mistake included.
-            event.call_id, event.preset, event.provider = call.id, call.preset, call.provider
+            describe(event, call)
             ending = Ending(call, is_ours=False)
             if call.ended_at is None:
-                await self._hang_up(policy, call, caller.request_id)
-                ending = await self._ledger.end(call.tenant, call.id, by="owner") or Ending(call, is_ours=True)
+                ending = await self._leash.hang_up(call, "owner", request_id=caller.request_id)
             if ending.is_ours:
-                event.seconds = round((ending.call.ended_at or self._clock()) - call.started_at, 3)
+                describe_end(event, ending.call)
             else:
                 event.reason = "already_ended"  # a call ends once, and its seconds count once
+        if ending.is_ours:
+            await self._ledger.confirm(ending.call)
         return ending.call
 
-    def _grant(self, admitted: Admitted, wanted: Session, seconds: int) -> Credential:
+    def _grant(self, admitted: Admitted, origin: str | None, wanted: Session, seconds: int) -> Credential:
         caller = admitted.caller
         carried = {
             name: caller.principal.claims[name] for name in caller.tenant.claims_in_use & caller.principal.claims.keys()
@@ -203,6 +236,7 @@ class Broker:
             preset=admitted.preset.name,
             wanted=wanted,
             seconds=seconds,
+            origin=origin,
         )
         return Credential(value, grant.expires_at, excerpt(admitted.tailored.session), f"{self._public_url}/sdp")
 
@@ -232,18 +266,32 @@ class Broker:
             # An offer that was sent is finished (its time is bounded), so that its call can be hung up.
             with contextlib.suppress(Refusal):
                 opened = await opening
-                await admitted.provider.hang_up(opened.call_id, key_name=opened.key_name, request_id=request_id)
+                call = self._unbound(reservation, _opening(admitted, opened))
+                await self._leash.hang_up(call, "owner", request_id=request_id)
+            await self._ledger.release(reservation, untried=False)
             raise
         except Refusal as refusal:
-            if refusal.untried:
-                with contextlib.suppress(Degraded):  # then the grant's mark ends by itself
-                    await self._ledger.release(reservation)
+            await self._ledger.release(reservation, untried=refusal.untried)
             raise
 
-    def _reservation(self, admitted: Admitted) -> Reservation:
-        """What is to be charged: a grant has paid at /token, and is good for one call."""
+    def _reservation(self, admitted: Admitted, offer: bytes | None = None) -> Reservation:
+        """What is to be charged: a grant has paid at /token, and is good for one call; an offer needs a slot."""
         caller, grant = admitted.caller, admitted.caller.grant
         limits = caller.tenant.limits_for(caller.principal.claims)
+        slot = None
+        if offer is not None:
+            slot = Slot(
+                id=secrets.token_hex(8),
+                offer_digest=hashlib.sha256(offer).hexdigest(),
+                lease_seconds=self._lease_seconds,
+                call_seconds=limits.call_seconds,
+                idle_seconds=limits.idle_seconds,
+                minutes=limits.minutes,
+                user_calls=limits.user_calls,
+                tenant_calls=limits.tenant_calls,
+                replace=limits.replace,
+                needs_register=limits.leashed and not caller.tenant.calls_without_register,
+            )
         return Reservation(
             tenant=caller.tenant.name,
             user_key=caller.user_key,
@@ -251,34 +299,39 @@ class Broker:
             enforce=not limits.shadow,
             grant_id=grant.id if grant else None,
             grant_seconds=grant.expires_at - self._clock() + CLOCK_MARGIN if grant else 0,
+            slot=slot,
         )
 
-    async def _charge(self, event: Event, reservation: Reservation) -> Standing:
-        """Charge the quotas; gives what the caller is told of them.
+    async def _reserve(self, event: Event, caller: Caller, reservation: Reservation) -> Reserved:
+        """Charge and hold what a reservation asks for; its standing is what the caller is told.
 
         Raises:
-            RateLimited: the request does not fit into one of them, and has been charged to none.
+            RateLimited, TooManyCalls: it does not fit, and nothing has been charged.
+            Degraded: a call that was to make room could not be ended.
         """
-        standing = await self._ledger.reserve(reservation)
-        event.standing = standing
-        if standing.exceeded and reservation.enforce:
-            raise standing.refusal()
-        event.shadow = tuple(window.quota.name for window in standing.exceeded)
-        return standing if reservation.enforce else UNLIMITED
+        reserved = await self._ledger.reserve(reservation)
+        end = self._clock() + HANGUP_SECONDS
+        for _ in range(REPLACED_AT_MOST):
+            if reserved.replace is not None:
+                await self._make_room(reserved.replace, caller, end - self._clock())
+                reserved = await self._ledger.reserve(reservation)
+        event.standing = reserved.standing
+        if reserved.replace is not None:
+            raise _no_room()
+        if reserved.full is not None and (reservation.enforce or reserved.full.which == "offer"):
+            raise _too_many(reserved.full)
+        if reserved.standing.exceeded and reservation.enforce:
+            raise reserved.standing.refusal()
+        event.shadow = tuple(window.quota.name for window in reserved.standing.exceeded)
+        if reserved.full is not None:
+            event.shadow += (f"{reserved.full.which}-open-calls",)
+        return reserved if reservation.enforce else replace(reserved, standing=UNLIMITED)
 
-    def _call(self, admitted: Admitted, opened: Opened) -> Call:
-        caller, now = admitted.caller, round(self._clock(), 3)
-        return Call(
-            id=opened.call_id,
-            tenant=caller.tenant.name,
-            user_key=caller.user_key,
-            preset=admitted.preset.name,
-            provider=caller.tenant.provider,
-            key_name=opened.key_name,
-            started_at=now,
-            deadline=now + MAX_SECONDS,
-            grant_id=caller.grant.id if caller.grant else None,
-        )
+    async def _make_room(self, call: Call, caller: Caller, seconds: float) -> None:
+        try:
+            await self._leash.finish(call, "replaced", caller, seconds=seconds)
+        except ProviderError:
+            raise _no_room() from None
 
     async def _own_call(
         self, policy: Policy, caller: Caller, call_id: str, event: Event | None
@@ -290,19 +343,58 @@ class Broker:
             raise CallNotFound
         if grant is not None and grant.id != call.grant_id:
             raise CallNotFound
+        if grant is not None and call.ended_at is not None and self._clock() > call.ended_at + GRANT_KEPT:
+            raise GrantExpired("This grant's call has ended; ask with the user's own token.")
         return identified, call
 
-    async def _hang_up(self, policy: Policy, call: Call, request_id: str) -> None:
-        provider = policy.providers.get(call.provider)
-        if provider is None:
-            raise ProviderUnavailable
-        await provider.hang_up(call.id, key_name=call.key_name, request_id=request_id)
+    def _unbound(self, reservation: Reservation, opening: Opening) -> Call:
+        """A call that is not in the register yet, as it has to be known to be ended."""
+        now = self._clock()
+        return Call(
+            id=opening.id,
+            tenant=reservation.tenant,
+            issuer=opening.issuer,
+            user_key=reservation.user_key,
+            preset=opening.preset,
+            provider=opening.provider,
+            key_name=opening.key_name,
+            started_at=now,
+            deadline=now,
+            grant_id=reservation.grant_id,
+        )
 
-    async def _abandon(self, policy: Policy, call: Call, request_id: str) -> None:
-        """Nobody will hear of this call; if the provider cannot be told now, the answer is lost all the same."""
-        with contextlib.suppress(ProviderError, Degraded):
-            await self._hang_up(policy, call, request_id)
-            await self._ledger.end(call.tenant, call.id, by="admin")
+    async def _abandon(self, event: Event, caller: Caller, call: Call, held: Reservation | None) -> None:
+        """Nobody will hear of this call. Where it cannot be ended or recorded now, a sweeper will."""
+        by = call.ending or ("owner" if event.reason == CallerGone.code else "admin")
+        with contextlib.suppress(ProviderError, AuditUnavailable):
+            await self._leash.finish(call, by, caller)
+        if held is not None:
+            await self._ledger.release(held, untried=False)
+
+
+def _opening(admitted: Admitted, opened: Opened) -> Opening:
+    caller = admitted.caller
+    return Opening(
+        id=opened.call_id,
+        issuer=caller.principal.issuer,
+        preset=admitted.preset.name,
+        provider=caller.tenant.provider,
+        key_name=opened.key_name,
+    )
+
+
+def _too_many(full: Full) -> TooManyCalls:
+    seconds = max(1, math.ceil(full.frees_in))
+    what = {
+        "user": "As many of your calls are open as may be",
+        "tenant": "As many calls of this tenant are open as may be",
+        "offer": "This very offer is being opened already",
+    }[full.which]
+    return TooManyCalls(f"{what}; room is made in {seconds} s at the latest.", retry_after=seconds)
+
+
+def _no_room() -> Degraded:
+    return Degraded("Your earlier call has to be ended first, and could not be; try again in a moment.", retry_after=2)
 
 
 def _check_relayable(session: Session) -> None:

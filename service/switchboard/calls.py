@@ -1,24 +1,34 @@
 """Calls: what a relayed offer started."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 EndedBy: TypeAlias = Literal["owner", "deadline", "idle", "replaced", "admin", "suspended", "provider"]
 
 MAX_SECONDS = 3600  # the provider ends every session after this long (OpenAI: `expires_at` of `session.created`)
+GRACE_SECONDS = 60  # later than that no provider's clock can still have it open
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A call that a provider opened for us. Times are unix seconds.
+class Opening:
+    """What a provider opened, and for which preset; `key_name` names the key that alone can end it, never its value."""
 
-    `key_name` names the provider key that opened it and that alone can end it; its value is never kept here.
-    """
+    id: str
+    issuer: str
+    preset: str
+    provider: str
+    key_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call in the register. Times are unix seconds of the register's own clock."""
 
     id: str
     tenant: str
+    issuer: str
     user_key: str
     preset: str
     provider: str
@@ -26,6 +36,14 @@ class Call:
     started_at: float
     deadline: float
     grant_id: str | None = None
+    idle_seconds: int | None = None
+    """After a heartbeat, the longest that the next may take."""
+    heard_at: float | None = None
+    """The last heartbeat."""
+    ending: EndedBy | None = None
+    """Why it is to be ended; it is open until the provider says that it is over."""
+    attempts: int = 0
+    """Hang-ups that a sweeper has begun."""
     ended_at: float | None = None
     ended_by: EndedBy | None = None
 
@@ -33,11 +51,25 @@ class Call:
     def state(self) -> Literal["open", "ended"]:
         return "open" if self.ended_at is None else "ended"
 
-    def at(self, now: float) -> "Call":
-        """The call as it stands at a time: the provider ends it at its deadline, whether we hear of it or not."""
-        if self.ended_at is not None or now < self.deadline:
-            return self
-        return replace(self, ended_at=self.deadline, ended_by="provider")
+    @property
+    def seconds(self) -> float:
+        """How long it took, if it has ended."""
+        return 0.0 if self.ended_at is None else round(self.ended_at - self.started_at, 3)
+
+    @property
+    def due_at(self) -> float:
+        """When it is to be hung up, as things stand: at its deadline, or when its heartbeats have stopped."""
+        if self.heard_at is None or self.idle_seconds is None:
+            return self.deadline
+        return min(self.deadline, self.heard_at + self.idle_seconds)
+
+    def reason_at(self, now: float) -> EndedBy:
+        """Why it is hung up now."""
+        return self.ending or ("deadline" if now >= self.deadline else "idle")
+
+    def is_surely_over(self, now: float) -> bool:
+        """Whether the provider has ended it by itself, however long it cannot be asked."""
+        return now >= self.started_at + MAX_SECONDS + GRACE_SECONDS
 
 
 def is_call_id(text: str) -> bool:

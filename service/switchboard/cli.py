@@ -149,7 +149,6 @@ def serve() -> None:
     Refuses to start without what it needs, and says what. See docs/operations.md for every variable.
     """
     from switchboard import app, server
-    from switchboard.audit import FileDescriptorSink
     from switchboard.config import report
     from switchboard.config.reading import read
 
@@ -166,12 +165,13 @@ def serve() -> None:
             server.bind(settings.host, settings.port),
             server.bind(settings.ops_host, settings.ops_port),
         )
-        async with app.build(settings, config, sink=FileDescriptorSink(sys.stdout.fileno())) as service:
+        async with app.build(settings, config) as service:
             await server.serve(
                 [server.Listener(service.public, public), server.Listener(service.ops, ops)],
                 drain_seconds=settings.drain_seconds,
                 on_ready=service.readiness.ready,
                 on_drain=service.readiness.drain,
+                on_hangup=service.on_hangup,
             )
 
     _run(run())

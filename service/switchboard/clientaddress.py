@@ -76,6 +76,14 @@ def counted_as(address: str) -> str:
     return address if found is None else str(found)
 
 
+def network_of(address: str) -> str:
+    """What can be kept of an address without naming a household: its /24, or its /48 if it is IPv6."""
+    found = parsed(address)
+    if found is None:
+        return address
+    return str(ip_network((int(found), 24 if isinstance(found, IPv4Address) else 48), strict=False))
+
+
 def parsed(text: str) -> Address | None:
     """An address with or without brackets and port, in its one plain form; None if it is not one."""
     text = text.strip()

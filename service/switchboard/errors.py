@@ -8,7 +8,7 @@ Refusal
 ├── Unauthorized      MissingToken · InvalidToken · ExpiredToken · UnknownIssuer · GrantUsed · GrantExpired
 ├── Forbidden         UnknownTenant · TenantSuspended · OriginNotAllowed · PresetNotAllowed
 ├── UnknownPreset · CallNotFound · NotFound · MethodNotAllowed · RequestTimeout
-├── PayloadTooLarge · HeadersTooLarge · UnsupportedMediaType · RateLimited · RateLimited
+├── PayloadTooLarge · HeadersTooLarge · UnsupportedMediaType · RateLimited · TooManyCalls
 ├── ProviderError     ProviderRefused · ProviderUnavailable · ProviderTimeout · ProviderBusy
 └── Degraded · AuditUnavailable · InternalError
 """
@@ -58,6 +58,8 @@ class Refusal(Exception):
 
 class CallerGone(Exception):
     """The caller went away while their call was opened; no refusal, because nobody is there to be told."""
+
+    code: ClassVar[str] = "caller_gone"
 
 
 class BadRequest(Refusal):
@@ -233,6 +235,15 @@ class RateLimited(Refusal):
     title = "Too many requests"
     openai_type = "rate_limit_error"
     violated: Sequence[str] = ()
+
+
+class TooManyCalls(Refusal):
+    """429: as many calls are open as may be."""
+
+    status = 429
+    code = "too_many_calls"
+    title = "Too many calls are open"
+    openai_type = "rate_limit_error"
 
 
 class PayloadTooLarge(Refusal):

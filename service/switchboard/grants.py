@@ -30,13 +30,17 @@ _KEY_ID_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a grant says: who may open one call with which preset and overrides, until when (unix seconds)."""
+    """What a grant says: who may open one call with which preset and overrides, until when (unix seconds).
+
+    A grant that was minted for a page is good for pages of that origin alone.
+    """
 
     id: str
     principal: Principal
     preset: str
     wanted: Mapping[str, Any]
     expires_at: int
+    origin: str | None = None
 
 
 class Grants:
@@ -52,7 +56,9 @@ class Grants:
         self._sealing_id = _key_id(secrets[0])
         self._clock = clock
 
-    def issue(self, principal: Principal, *, preset: str, wanted: Mapping[str, Any], seconds: int) -> tuple[str, Grant]:
+    def issue(
+        self, principal: Principal, *, preset: str, wanted: Mapping[str, Any], seconds: int, origin: str | None = None
+    ) -> tuple[str, Grant]:
         """A new grant, and the token that carries it.
 
         Raises:
@@ -65,6 +71,7 @@ class Grants:
             preset=preset,
             wanted=wanted,
             expires_at=int(self._clock()) + seconds,
+            origin=origin,
         )
         try:
             token = self._seal(grant)
@@ -104,6 +111,7 @@ class Grants:
                 principal.claims,
                 grant.preset,
                 grant.wanted,
+                grant.origin,
             ]
         )
         nonce = os.urandom(_NONCE_BYTES)
@@ -122,8 +130,8 @@ class Grants:
             content = cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header)
         except (ValueError, KeyError, InvalidTag):
             raise InvalidToken("The grant was not issued here.") from None
-        grant_id, expires_at, issuer, subject, tenant, claims, preset, wanted = orjson.loads(content)
-        return Grant(grant_id, Principal(issuer, subject, tenant, claims), preset, wanted, expires_at)
+        grant_id, expires_at, issuer, subject, tenant, claims, preset, wanted, origin = orjson.loads(content)
+        return Grant(grant_id, Principal(issuer, subject, tenant, claims), preset, wanted, expires_at, origin)
 
 
 def _derive(secret: bytes) -> bytes:

@@ -2,6 +2,8 @@
 business code. Labels are bounded: route templates, never raw paths; the first tenants, then `other`; never a user.
 """
 
+from collections.abc import Iterable, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
@@ -18,6 +20,8 @@ HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, *PROVIDER_BUCKETS)
 # ICE, DTLS and SDP together: a quarter of a second on a good network, many on a bad one.
 CONNECT_BUCKETS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 30.0)
 RTT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
+# From a wrong click to the provider's hour.
+CALL_BUCKETS = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 2700.0, 3600.0)
 MAX_TENANTS = 100
 
 
@@ -95,7 +99,37 @@ class Metrics:
             buckets=RTT_BUCKETS,
             registry=self.registry,
         )
+        self._open_calls = Gauge(
+            "switchboard_open_calls",
+            "Open calls and reserved slots of a tenant, read from the register: the same number at every replica.",
+            ("tenant",),
+            registry=self.registry,
+        )
+        self._ended = Counter(
+            "switchboard_calls_ended",
+            "Calls that have ended, by what ended them; each is one audit record.",
+            ("tenant", "by"),
+            registry=self.registry,
+        )
+        self._call_seconds = Histogram(
+            "switchboard_call_duration_seconds",
+            "How long calls took.",
+            ("tenant",),
+            buckets=CALL_BUCKETS,
+            registry=self.registry,
+        )
         self._audit = Counter("switchboard_audit_records", "Audit records written.", registry=self.registry)
+        self._audit_unavailable = Gauge(
+            "switchboard_audit_unavailable",
+            "1 while no audit record can be written and every decision is refused.",
+            registry=self.registry,
+        )
+        self._anchors = Counter(
+            "switchboard_audit_anchors",
+            "Checkpoints of the audit's chain that were put elsewhere, or could not be.",
+            ("outcome",),
+            registry=self.registry,
+        )
         Info("switchboard_build", "The running version.", registry=self.registry).info({"version": __version__})
 
     def observe_decision(self, event: Event) -> None:
@@ -103,6 +137,9 @@ class Metrics:
         self._decisions.labels(event.action, self._tenant(event.tenant), event.outcome, event.reason).inc()
         if event.reason != "audit_unavailable":
             self._audit.inc()
+        if event.action == "call.end" and event.seconds is not None:
+            self._ended.labels(self._tenant(event.tenant), event.reason).inc()
+            self._call_seconds.labels(self._tenant(event.tenant)).observe(event.seconds)
         for policy in event.shadow:
             self._shadow.labels(self._tenant(event.tenant), policy).inc()
         used = (
@@ -112,6 +149,14 @@ class Metrics:
         )
         if used:
             self._quota.labels(self._tenant(event.tenant)).set(max(used))
+
+    def observe_audit(self, failure: str | None) -> None:
+        """Show whether audit records can be written; None: they can."""
+        self._audit_unavailable.set(int(failure is not None))
+
+    def observe_anchor(self, failure: str | None) -> None:
+        """Count a checkpoint of the audit's chain; None: it is kept."""
+        self._anchors.labels("ok" if failure is None else "failed").inc()
 
     def observe_http(self, route: str, method: str, status: int, seconds: float) -> None:
         """Time an answered request."""
@@ -141,6 +186,15 @@ class Metrics:
     def observe_degraded(self, degraded: bool) -> None:
         """Show whether Redis is away."""
         self._degraded.set(int(degraded))
+
+    def shown_of(self, tenants: Iterable[str]) -> list[str]:
+        """Those of the tenants that have a label of their own."""
+        return [name for name in tenants if self._tenant(name) == name]
+
+    def observe_open_calls(self, counts: Mapping[str, int]) -> None:
+        """Show how many calls are open, by tenant."""
+        for tenant, count in counts.items():
+            self._open_calls.labels(tenant).set(count)
 
     def render(self) -> bytes:
         """The Prometheus text format."""

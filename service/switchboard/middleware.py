@@ -13,9 +13,11 @@ from switchboard.clientaddress import ClientAddress
 from switchboard.errors import InternalError, OriginNotAllowed, Refusal, encode_problem, problem_headers
 from switchboard.tenants import Origins
 
-ALLOWED_METHODS = "GET, POST, DELETE"
-ALLOWED_HEADERS = "authorization, content-type, x-request-id, x-openai-agents-sdk, traceparent"
-EXPOSED_HEADERS = "Location, X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, x-should-retry"
+# WHIP clients ask by OPTIONS what there is, and some try a PATCH, with the session's tag in one of two headers. Their
+# page has to get as far as its 405; without these it would see a network that fails.
+ALLOWED_METHODS = "GET, POST, DELETE, OPTIONS, PATCH"
+ALLOWED_HEADERS = "authorization, content-type, if-match, etag, x-request-id, x-openai-agents-sdk, traceparent"
+EXPOSED_HEADERS = "Location, Accept-Post, Allow, X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, x-should-retry"
 PREFLIGHT_SECONDS = "7200"  # the longest that Chromium keeps
 
 ObserveHttp = Callable[[str, str, int, float], None]

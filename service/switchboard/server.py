@@ -63,8 +63,17 @@ async def serve(
     drain_seconds: float,
     on_ready: Callable[[], None],
     on_drain: Callable[[], None],
+    on_hangup: Callable[[], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then let work finish for `drain_seconds`; a second signal ends it at once."""
+    """Serve until SIGTERM or SIGINT, then let work finish for `drain_seconds`; a second signal ends it at once.
+
+    Args:
+        listeners: the apps, each with its socket.
+        drain_seconds: how long work may take to finish.
+        on_ready: called when all ports are served.
+        on_drain: called when the end begins.
+        on_hangup: called on SIGHUP; None leaves that signal its usual meaning, the end of the process.
+    """
     servers = [_Server(_config(listener.app, drain_seconds)) for listener in listeners]
 
     def stop() -> None:
@@ -76,6 +85,8 @@ async def serve(
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop)
+    if on_hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         async with asyncio.TaskGroup() as group:
             for server, listener in zip(servers, listeners, strict=True):
@@ -84,7 +95,7 @@ async def serve(
                 await asyncio.sleep(0.01)
             on_ready()
     finally:
-        for name in (signal.SIGTERM, signal.SIGINT):
+        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(name)
 
 

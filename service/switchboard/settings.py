@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from limits import parse_many
-from pydantic import Field, SecretStr, StringConstraints, field_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -55,6 +55,20 @@ class Settings(BaseSettings):
         default=(), description="secrets of the grants, comma-separated: the first seals, all open"
     )
     user_key_secret: Secret | None = Field(default=None, description="keys the user hash; never rotated")
+    audit: str = Field(default="stdout", description="where the audit goes: `stdout` or `file:PATH`")
+    audit_fsync: bool = Field(default=False, description="whether a record is on disk before its answer leaves")
+    audit_key: Secret | Literal["none"] | None = Field(
+        default=None, description="keys the chain of the audit's records; `none` leaves them unchained"
+    )
+    audit_client_ip: Literal["full", "prefix", "off"] = Field(
+        default="full", description="what records show of a client's address: all, its network (/24, /48), nothing"
+    )
+    audit_rotate_bytes: int = Field(
+        default=268_435_456, ge=0, description="size at which the audit goes on in a new file; 0: at none"
+    )
+    audit_anchors: str | None = Field(
+        default=None, description="where checkpoints of the chain go: `redis`, `file:PATH`, `off`; unset: Redis if any"
+    )
     redis_url: SecretStr | None = Field(
         default=None, description="where replicas share their state; unset: in memory, one process"
     )
@@ -94,6 +108,14 @@ class Settings(BaseSettings):
             if network.prefixlen == 0:
                 raise ValueError(f"`{network}` would believe everyone: write the networks of your own proxies")
         return trusted
+
+    @field_validator("audit", "audit_anchors")
+    @classmethod
+    def _place(cls, given: str | None, info: ValidationInfo) -> str | None:
+        words = ("stdout",) if info.field_name == "audit" else ("redis", "off")
+        if given is None or given in words or (given.startswith("file:") and given != "file:"):
+            return given
+        raise ValueError(f"`{given}` is no place: write {', '.join(words)} or file:PATH")
 
     @field_validator("edge_limit")
     @classmethod

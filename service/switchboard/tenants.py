@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from switchboard.calls import MAX_SECONDS
 from switchboard.errors import OriginNotAllowed, UnknownPreset
 from switchboard.identity import claim_at
 from switchboard.presets import Preset
@@ -23,10 +24,26 @@ class Origins:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a tenant's users may use. `shadow` counts and reports, and refuses nothing."""
+    """What a tenant's users may use. `shadow` counts and reports, and refuses nothing.
+
+    Caps of open calls that are None are none. `minutes` are quotas in seconds of calls.
+    """
 
     quotas: tuple[Quota, ...] = ()
     shadow: bool = False
+    minutes: tuple[Quota, ...] = ()
+    user_calls: int | None = None
+    tenant_calls: int | None = None
+    replace: bool = True
+    """Whether a user's oldest call makes room for the next, or the next is refused."""
+    call_seconds: int = MAX_SECONDS
+    idle_seconds: int | None = None
+
+    @property
+    def leashed(self) -> bool:
+        """Whether something about a call has to be kept after it was opened."""
+        caps = (self.user_calls, self.tenant_calls, self.idle_seconds)
+        return bool(self.minutes) or self.call_seconds < MAX_SECONDS or any(cap is not None for cap in caps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +56,8 @@ class Tenant:
     presets: Mapping[str, Preset]
     default_preset: str
     suspended: bool = False
+    calls_without_register: bool = False
+    """Whether calls that are leashed may begin while the shared register is away."""
     limits: Limits = Limits()
     limits_claim: str | None = None
     limits_by_value: Mapping[str, Limits] = field(default_factory=dict)

@@ -278,17 +278,24 @@ def test_the_report_masks_secrets_and_shows_what_is_unset(tmp_path):
 def test_the_report_shows_the_limits_that_apply(tmp_path):
     result = CliRunner().invoke(main, ["check", str(EXAMPLE)])
     lines = [line.strip() for line in result.output.splitlines() if "limits" in line]
-    defaults = "limits: 10 per minute per user, 100 per day per user, 1000 per minute for the whole tenant"
     assert lines == [
-        defaults,  # as acme writes them
-        "limits with plan=team: 60 per minute per user, 1000 per day per user, 1000 per minute for the whole tenant",
-        defaults,  # widgets sets none
+        "limits: 10 per minute per user, 100 per day per user, 1000 per minute for the whole tenant, "
+        "120 minutes of calls per day per user, 5000 minutes of calls per day for the whole tenant, "
+        "1 open call per user, 200 open calls for the whole tenant, a full user replaces the oldest, 900 s per call, "
+        "hung up 60 s after its last heartbeat",
+        "limits with plan=team: 60 per minute per user, 1000 per day per user, 1000 per minute for the whole tenant, "
+        "120 minutes of calls per day per user, 5000 minutes of calls per day for the whole tenant, "
+        "3 open calls per user, 200 open calls for the whole tenant, a full user replaces the oldest, 3600 s per call, "
+        "hung up 60 s after its last heartbeat",
+        # widgets sets none
+        "limits: 10 per minute per user, 100 per day per user, 1000 per minute for the whole tenant, 3600 s per call",
     ]
     as_json = json.loads(CliRunner().invoke(main, ["check", str(EXAMPLE), "--format", "json"]).output)
     assert as_json["tenants"]["widgets"]["limits"] == [
         "10 per minute per user",
         "100 per day per user",
         "1000 per minute for the whole tenant",
+        "3600 s per call",
     ]
 
 
@@ -310,14 +317,16 @@ def test_limits_are_checked(written, right):
     assert right in mistake.right
 
 
-def test_limits_that_nothing_keeps_yet_are_said():
+@pytest.mark.parametrize("place", ["limits", "limits_by"])
+def test_limits_that_a_direct_preset_escapes_are_said(place):
     tree = example()
-    tree["tenants"]["acme"]["limits"]["call_seconds"] = 900
-    tree["tenants"]["acme"]["limits_by"]["values"]["team"]["minutes"] = {"user": "30/day"}
+    widgets = tree["tenants"]["widgets"]
+    limits = {"open_calls": {"user": 1}}
+    widgets[place] = limits if place == "limits" else {"claim": "plan", "values": {"pro": limits}}
     checked = check(tree, today=TODAY)
-    assert [one.path for one in checked.advice] == [
-        ("tenants", "acme", "limits", "call_seconds"),
-        ("tenants", "acme", "limits_by", "values", "team", "minutes"),
+    # A transcription has no calls here, and acme's presets are relayed.
+    assert [(one.path, one.right) for one in checked.advice] == [
+        (("tenants", "widgets", "presets", "concierge", "delivery"), "`relay`, if they are meant for this preset")
     ]
 
 

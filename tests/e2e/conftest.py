@@ -3,10 +3,13 @@
 import shutil
 
 import pytest
+import ryaml
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.e2e.dev_server import dev_server
-from tests.e2e.watched import Demo
+from tests.e2e.site import serving_site
+from tests.e2e.watched import Demo, Watched
+from tests.support import world as worlds
 
 ARGUMENTS = [
     "--use-fake-device-for-media-stream",  # a microphone that beeps once a second
@@ -82,6 +85,45 @@ def pages(server, contexts, reports_are_taken):
         demo.hand_over()
     for demo in made:
         demo.assert_clean()
+
+
+@pytest.fixture(scope="session")
+def site():
+    """Somebody's app, on another origin than the service."""
+    with serving_site() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server_of_site(site, tmp_path_factory):
+    """`switchboard dev` again, with the site among the origins of every tenant."""
+    policy = worlds.example()
+    for tenant in policy["tenants"].values():
+        tenant["origins"].append(site.url)
+    folder = tmp_path_factory.mktemp("state-of-site")
+    config = folder / "switchboard.yaml"
+    config.write_text(ryaml.dumps(policy), encoding="utf-8")
+    with dev_server(folder, config=config) as running:
+        yield running
+        running.metrics()  # for the scan
+
+
+@pytest.fixture
+def visit(site, server_of_site, contexts):
+    """Opens watched pages of the site, each with an example in it; all have to be clean at the end."""
+    made: list[Watched] = []
+
+    def open_page(example):
+        page = Watched(contexts(), server_of_site.url)
+        made.append(page)
+        page.page.goto(site.page(example))
+        return page
+
+    yield open_page
+    for page in made:
+        page.hand_over()
+    for page in made:
+        page.assert_clean()
 
 
 @pytest.fixture

@@ -130,15 +130,23 @@ class DevServer:
 
 
 @contextmanager
-def dev_server(state: Path, with_signal: signal.Signals = signal.SIGINT) -> Iterator[DevServer]:
-    """`switchboard dev` on free ports; it has to end well and to have had nothing to complain of."""
+def dev_server(
+    state: Path, with_signal: signal.Signals = signal.SIGINT, *, config: Path | None = None
+) -> Iterator[DevServer]:
+    """`switchboard dev` on free ports; it has to end well and to have had nothing to complain of.
+
+    Args:
+        state: a folder for the dev issuer's key.
+        with_signal: ends the process.
+        config: a policy; None takes the example, as people do.
+    """
     environment = {
         **os.environ,
         "XDG_STATE_HOME": str(state),
         # The pages of a whole run come from one address within a minute, more than one person ever opens.
         "SWITCHBOARD_EDGE_EXEMPT": "127.0.0.0/8",
     }
-    command = [str(COMMAND), "dev", "--port", "0", "--ops-port", "0"]
+    command = [str(COMMAND), "dev", "--port", "0", "--ops-port", "0", *(["--config", str(config)] if config else [])]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:

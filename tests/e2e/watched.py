@@ -26,8 +26,11 @@ class Watched:
     def __init__(self, context: BrowserContext, origin: str) -> None:
         self.origin = origin
         self.responses: list[Response] = []
+        self.said: list[str] = []
         self._complaints: list[str] = []
         self._foreseen: set[tuple[int, str]] = set()
+        self._foreseen_words: set[str] = set()
+        self._unread: set[str] = set()
         self._leaving = False
         self._pending: list[Request] = []
         context.expose_binding("reportViolation", lambda _, what: self._complain(f"CSP: {what}"))
@@ -48,6 +51,14 @@ class Watched:
         """From now on this status is no surprise at a path that fits this pattern."""
         self._foreseen.add((status, path))
 
+    def foresee_words(self, pattern: str) -> None:
+        """From now on a line of the console that begins like this is no surprise."""
+        self._foreseen_words.add(pattern)
+
+    def foresee_unread(self, *methods: str) -> None:
+        """From now on the page may look at the head of an answer alone: Chromium then never ends it, or aborts it."""
+        self._unread.update(methods)
+
     def leave(self) -> None:
         """From now on the page goes away, and a request may be cut short."""
         self._leaving = True
@@ -63,7 +74,7 @@ class Watched:
     def hand_over(self) -> None:
         """Gives all that our origin said to the scan for leaks, once every answer has been read to its end."""
         for _ in range(0, SETTLE_MS, 20):
-            if not self._pending or self._leaving:
+            if all(request.method in self._unread for request in self._pending) or self._leaving:
                 break
             self.page.wait_for_timeout(20)
         else:
@@ -83,7 +94,9 @@ class Watched:
         told_elsewhere = "the server responded with a status of" in message.text or (
             self._leaving and "Failed to load resource: net::" in message.text
         )
-        if message.type in ("error", "warning") and not told_elsewhere:
+        self.said.append(message.text)
+        foreseen = any(re.match(pattern, message.text) for pattern in self._foreseen_words)
+        if message.type in ("error", "warning") and not told_elsewhere and not foreseen:
             self._complain(f"console {message.type}: {message.text} at {message.location}")
 
     def _asked(self, request: Request) -> None:
@@ -94,7 +107,8 @@ class Watched:
 
     def _failed(self, request: Request) -> None:
         self._finished(request)
-        if not self._leaving:
+        unread = request.method in self._unread and request.failure == "net::ERR_ABORTED"
+        if not self._leaving and not unread:
             self._complain(f"failed: {request.method} {request.url}: {request.failure}")
 
     def _answered(self, response: Response) -> None:
@@ -109,8 +123,9 @@ class Watched:
         try:
             text = response.text()
         except Error:
-            # Redirects have no body, and the browser forgets those of a page that was left.
-            assert self._leaving or response.status in (204, 301, 302, 307), response.url
+            # Redirects have no body, and the browser forgets those of a page that was left or did not read them.
+            forgotten = self._leaving or response.request.method in self._unread
+            assert forgotten or response.status in (204, 301, 302, 307), response.url
             text = ""
         path = urlsplit(response.url).path
         place = f"answer {response.request.method} {path} {response.headers.get('x-request-id')}"

@@ -193,12 +193,6 @@ async def test_head_mints_nothing(world):
     assert world.records == []
 
 
-async def test_options(world):
-    answer = await world.client.options("/sdp")
-    assert answer.status_code == 200
-    assert answer.headers["accept-post"] == "application/sdp, multipart/form-data"
-
-
 async def test_the_sample_frontends_alias(world):
     answer = await world.relay(path="/session")
     assert (answer.status_code, answer.headers["location"][:5]) == (201, "/sdp/")

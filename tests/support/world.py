@@ -26,6 +26,7 @@ API_KEY = LEAKS.plant("API key", "sk-test-0123456789abcdefghijklmnop")
 LEGACY_SECRET = LEAKS.plant("shared secret", "a-shared-secret-of-the-legacy-backend-42")
 SIGNING_KEY = LEAKS.plant("signing key", "signing-key-of-the-tests-0123456789")
 USER_KEY_SECRET = LEAKS.plant("user key secret", "user-key-secret-of-the-tests-0123456")
+AUDIT_KEY = LEAKS.plant("audit key", "audit-key-of-the-tests-0123456789abcd")
 TODAY = date(2026, 11, 20)
 
 for text in ("of Acme with orders", "senior engineer on call", "the concierge of Widgets"):
@@ -37,18 +38,31 @@ def example() -> dict[str, Any]:
     return dict(ryaml.loads(EXAMPLE.read_text()))
 
 
+def fresh_offer(number: int = 0) -> bytes:
+    """A browser's offer; each number another one, as every connection of a browser has."""
+    return OFFER.replace(b"o=- ", b"o=- %d" % number) if number else OFFER
+
+
 class ListSink:
-    """Keeps audit records; fails on demand, as a full disk does."""
+    """Keeps audit records; fails on demand, as a full disk does: unexpectedly, or known beforehand."""
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
         self.failing = False
+        self.ill = False
 
-    async def write(self, line: bytes) -> None:
-        if self.failing:
+    async def ready(self) -> None:
+        if self.ill:
             raise OSError(28, "No space left on device")
-        LEAKS.saw("audit", line.decode())
-        self.records.append(json.loads(line))
+
+    async def write(self, record: bytes) -> None:
+        if self.failing or self.ill:
+            raise OSError(28, "No space left on device")
+        LEAKS.saw("audit", record.decode())
+        self.records.append(json.loads(record))
+
+    def reopen(self) -> None:
+        """Nothing is open."""
 
 
 class World:
@@ -63,6 +77,7 @@ class World:
         self.emulator_url: str = around["emulator_url"]
         self.public: Any = around["public"]
         self.broker: Any = around["broker"]
+        self._offers = 0
 
     def token(self, **changes: Any) -> str:
         """A good token of a user of acme; changes as in `keys.claims`."""
@@ -80,10 +95,13 @@ class World:
         return await self.client.post(path, headers=self.auth(token), json=body)
 
     async def relay(
-        self, token: str | None = None, path: str = "/sdp", offer: bytes = OFFER, **headers: str
+        self, token: str | None = None, path: str = "/sdp", offer: bytes | None = None, **headers: str
     ) -> httpx.Response:
+        """Post an offer: the one that is given, or one that nobody has sent before."""
+        content = fresh_offer(self._offers) if offer is None else offer
+        self._offers += offer is None
         return await self.client.post(
-            path, headers={"content-type": "application/sdp", **self.auth(token, **headers)}, content=offer
+            path, headers={"content-type": "application/sdp", **self.auth(token, **headers)}, content=content
         )
 
     async def faults(self, **faults: Any) -> None:
@@ -110,6 +128,7 @@ def settings(**changes: Any) -> Settings:
         "public_url": PUBLIC_URL,
         "signing_keys": SIGNING_KEY,
         "user_key_secret": USER_KEY_SECRET,
+        "audit_key": AUDIT_KEY,
         "provider_timeout": 2.0,
         **changes,
     }

@@ -1,5 +1,7 @@
 """Composition root: settings and a configuration in, ASGI apps out. The only room that builds things."""
 
+import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,26 +14,30 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from switchboard.admission import Admission, Policies, Policy
+from switchboard.admission import Admission, KillSwitch, Policies, Policy
 from switchboard.app.background import run_until_closed
+from switchboard.app.evidence import SHOWN_ADDRESS, sink_of
 from switchboard.app.issuers import issuers_of
 from switchboard.app.ledgers import ledger_of
 from switchboard.app.needs import CannotServe, needed_of
 from switchboard.audit import Audit, Sink
 from switchboard.broker import Broker
 from switchboard.clientaddress import ClientAddress
+from switchboard.clock import SharedClock
 from switchboard.config import schema
 from switchboard.config.compile import all_origins, tenants_of
 from switchboard.config.secrets import Secrets
-from switchboard.endpoints import docs, report, sdp, token
+from switchboard.endpoints import calls, docs, openai, report, sdp, token
 from switchboard.endpoints.answering import answer_defect, answer_http_exception, answer_refusal
 from switchboard.endpoints.edge import Edge
 from switchboard.endpoints.ops import Readiness, health_routes, metrics_routes
-from switchboard.errors import Refusal
+from switchboard.errors import Degraded, Refusal
 from switchboard.grants import Grants
 from switchboard.identity import UserKeys
 from switchboard.identity.jwks import FETCH_SECONDS
 from switchboard.identity.verifier import Issuer, Verifier
+from switchboard.leash import Leash
+from switchboard.ledger import Ledger
 from switchboard.metrics import Metrics
 from switchboard.middleware import Cors, RealClient, RequestContext
 from switchboard.providers.openai import OpenAI, ProviderKey
@@ -39,6 +45,9 @@ from switchboard.providers.transport import ObservedTransport, PyreqwestTranspor
 from switchboard.settings import Settings
 
 __all__ = ["CannotServe", "Service", "build"]
+
+LEASE_MARGIN = 10.0  # seconds beyond the provider's time-out: reading, binding, a slow loop
+OPEN_CALLS_SECONDS = 5.0  # between two counts for the metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class Service:
     ops: ASGIApp
     readiness: Readiness
     broker: Broker
+    on_hangup: Callable[[], None]
+    """What SIGHUP asks for: to go on in new files where the old ones have been moved away."""
 
 
 @asynccontextmanager
@@ -56,19 +67,33 @@ async def build(
     settings: Settings,
     config: schema.Config,
     *,
-    sink: Sink,
+    sink: Sink | None = None,
     environ: Mapping[str, str] = os.environ,
     extra_routes: Sequence[Route] = (),
 ) -> AsyncIterator[Service]:
     """The whole service, its background work running until the block ends.
 
+    Args:
+        settings: addresses, bounds and secrets.
+        config: the policy.
+        sink: where audit records go; None: where the settings say.
+        environ: where the policy's secrets are looked up.
+        extra_routes: more of the public port.
+
     Raises:
-        CannotServe: a setting is missing.
+        CannotServe: a setting is missing, or what it names cannot be used.
         SecretMissing: a secret reference leads to nothing.
     """
     needed = needed_of(settings)
     metrics = Metrics()
+    readiness = Readiness()
     async with AsyncExitStack() as stack:
+        records = sink or await sink_of(settings, needed, metrics, readiness, stack)
+        audit = Audit(
+            records,
+            observers=[metrics.observe_decision],
+            shown_address=SHOWN_ADDRESS[settings.audit_client_ip],
+        )
         transport = await stack.enter_async_context(PyreqwestTransport())
         client = await stack.enter_async_context(
             httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, limits=httpx.Limits(max_connections=16))
@@ -81,17 +106,24 @@ async def build(
         for run in background:
             run_until_closed(run, stack)
         base_path = urlsplit(needed.public_url).path.rstrip("/")
-        readiness = Readiness()
-        ledger = await ledger_of(settings, metrics, readiness, stack)
-        grants = Grants(needed.signing_keys)
+        clock, kill_switch = SharedClock(), KillSwitch()
+        ledger = await ledger_of(settings, metrics, readiness, clock, stack)
+        leash = Leash(policies=policies, ledger=ledger, audit=audit, clock=clock, kill_switch=kill_switch)
+        await leash.look(0)  # the first request is to find the register's time and who is suspended
+        run_until_closed(leash.run, stack)
+        run_until_closed(lambda: _watch_open_calls(policies, ledger, metrics), stack)
+        grants = Grants(needed.signing_keys, clock=clock)
         broker = Broker(
             policies=policies,
-            admission=Admission(grants=grants, user_keys=UserKeys(needed.user_key_secret)),
+            admission=Admission(grants=grants, user_keys=UserKeys(needed.user_key_secret), kill_switch=kill_switch),
             grants=grants,
             ledger=ledger,
-            audit=Audit(sink, observers=[metrics.observe_decision]),
+            leash=leash,
+            audit=audit,
             on_report=metrics.observe_report,
             public_url=needed.public_url,
+            lease_seconds=settings.provider_timeout + LEASE_MARGIN,
+            clock=clock,
         )
         edge = Edge(settings.edge_limit, exempt=settings.edge_exempt)
         public = _starlette(
@@ -100,6 +132,8 @@ async def build(
                     [
                         *token.routes(broker),
                         *sdp.routes(broker, base_path=base_path),
+                        *calls.routes(broker),
+                        *openai.routes(broker),
                         *report.routes(broker),
                         *docs.routes(),
                         *extra_routes,
@@ -123,7 +157,16 @@ async def build(
             ),
             readiness=readiness,
             broker=broker,
+            on_hangup=records.reopen,
         )
+
+
+async def _watch_open_calls(policies: Policies, ledger: Ledger, metrics: Metrics) -> None:
+    while True:
+        await asyncio.sleep(OPEN_CALLS_SECONDS)
+        tenants = metrics.shown_of(policies.current.tenants)
+        with contextlib.suppress(Degraded):
+            metrics.observe_open_calls(dict(zip(tenants, await ledger.count(tenants), strict=True)))
 
 
 def _starlette(routes: list[BaseRoute]) -> Starlette:

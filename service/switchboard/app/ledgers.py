@@ -7,6 +7,7 @@ import structlog
 
 from switchboard.app.background import run_until_closed
 from switchboard.app.needs import CannotServe
+from switchboard.clock import SharedClock
 from switchboard.endpoints.ops import Readiness
 from switchboard.ledger import Ledger
 from switchboard.ledger.connection import RedisUrlError, connect
@@ -21,7 +22,9 @@ EVICTION_SECONDS = 60.0  # between two looks at Redis's `maxmemory-policy`
 _log = structlog.get_logger("switchboard")
 
 
-async def ledger_of(settings: Settings, metrics: Metrics, readiness: Readiness, stack: AsyncExitStack) -> Ledger:
+async def ledger_of(
+    settings: Settings, metrics: Metrics, readiness: Readiness, clock: SharedClock, stack: AsyncExitStack
+) -> Ledger:
     """In memory, or in Redis with what is to be done while that is away."""
     if settings.redis_url is None:
         return MemoryLedger()
@@ -43,7 +46,8 @@ async def ledger_of(settings: Settings, metrics: Metrics, readiness: Readiness, 
 
     ledger = ResilientLedger(
         primary,
-        MemoryLedger(replicas=settings.expected_replicas) if settings.on_redis_down == "local" else None,
+        MemoryLedger(replicas=settings.expected_replicas, clock=clock),
+        admits_locally=settings.on_redis_down == "local",
         on_error=metrics.observe_redis_error,
         on_switch=on_switch,
     )

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from switchboard.calls import MAX_SECONDS
 from switchboard.config import schema
 from switchboard.config.secrets import Secrets
 from switchboard.presets import Between, OneOf, Preset, Rule, TextUpTo, slot_names
-from switchboard.ratelimit import quotas
+from switchboard.ratelimit import minutes, quotas
 from switchboard.tenants import Limits, Origins, Tenant
 
 # A person who clicks, not a program that loops; a tenant of thousands of them.
@@ -39,6 +40,7 @@ def _tenant(name: str, tenant: schema.Tenant, secrets: Secrets) -> Tenant:
         presets={preset_name: _preset(preset_name, preset, secrets) for preset_name, preset in tenant.presets.items()},
         default_preset=tenant.default_preset,
         suspended=tenant.suspended,
+        calls_without_register=tenant.calls_without_register == "allow",
         limits=limits_of(tenant.limits),
         limits_claim=tenant.limits_by.claim if tenant.limits_by else None,
         limits_by_value={
@@ -76,7 +78,17 @@ def limits_of(written: schema.Limits) -> Limits:
     """The limits that a tenant has, with our defaults where it sets none."""
     user = DEFAULT_USER if written.user is None else written.user
     tenant = DEFAULT_TENANT if written.tenant is None else written.tenant
-    return Limits(quotas("user", user) + quotas("tenant", tenant), shadow=written.mode == "shadow")
+    time, calls = written.minutes or schema.Minutes(), written.open_calls or schema.OpenCalls()
+    return Limits(
+        quotas("user", user) + quotas("tenant", tenant),
+        shadow=written.mode == "shadow",
+        minutes=minutes("user", time.user) + minutes("tenant", time.tenant),
+        user_calls=calls.user,
+        tenant_calls=calls.tenant,
+        replace=written.when_user_full != "refuse",
+        call_seconds=written.call_seconds or MAX_SECONDS,
+        idle_seconds=written.idle_seconds,
+    )
 
 
 def merged(limits: schema.Limits, changes: schema.Limits) -> schema.Limits:

@@ -11,15 +11,12 @@ from pydantic import ValidationError
 
 from switchboard.config.mistakes import Mistake, Place, shown
 from switchboard.config.rules import across
-from switchboard.config.schema import Config, Limits
+from switchboard.config.schema import Config, Tenant
 from switchboard.sessions import warnings
 
 MAX_FILE_BYTES = 64 * 1024 * 1024  # ten thousand tenants are 27 MB
 SUFFIXES = (".yaml", ".yml")
-NOT_KEPT = dict.fromkeys(
-    ("minutes", "open_calls", "when_user_full", "call_seconds", "idle_seconds"),
-    "`user` and `tenant`, which are kept; calls themselves end after the provider's 60 minutes",
-)
+CALL_LIMITS = ("minutes", "open_calls", "call_seconds", "idle_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +141,7 @@ def _advice(config: Config, today: date) -> list[Mistake]:
     found: list[Mistake] = []
     for tenant_name, tenant in config.tenants.items():
         place = ("tenants", tenant_name)
-        found += _not_kept((*place, "limits"), tenant.limits)
-        for value, limits in (tenant.limits_by.values if tenant.limits_by else {}).items():
-            found += _not_kept((*place, "limits_by", "values", value), limits)
+        found += _out_of_reach((*place, "presets"), tenant)
         for preset_name, preset in tenant.presets.items():
             session = (*place, "presets", preset_name, "session")
             found += [
@@ -156,8 +151,14 @@ def _advice(config: Config, today: date) -> list[Mistake]:
     return found
 
 
-def _not_kept(place: Place, limits: Limits) -> list[Mistake]:
-    found = "a limit that this version reads but does not keep"
+def _out_of_reach(place: Place, tenant: Tenant) -> list[Mistake]:
+    """Presets whose calls nobody here hears of, in a tenant that limits calls."""
+    every = [tenant.limits, *(tenant.limits_by.values.values() if tenant.limits_by else ())]
+    if not any(name in limits.model_fields_set for limits in every for name in CALL_LIMITS):
+        return []
+    found = "`direct`: limits of calls cannot hold for a session that goes past this service"
     return [
-        Mistake((*place, name), found, right) for name, right in NOT_KEPT.items() if name in limits.model_fields_set
+        Mistake((*place, name, "delivery"), found, "`relay`, if they are meant for this preset")
+        for name, preset in tenant.presets.items()
+        if preset.delivery == "direct" and preset.session.get("type") == "realtime"
     ]

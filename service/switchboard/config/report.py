@@ -86,7 +86,15 @@ def _effective(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _limits(limits: Limits) -> list[str]:
-    return [str(quota) for quota in limits.quotas] + (["in shadow mode: nothing is refused"] if limits.shadow else [])
+    return [
+        *(str(quota) for quota in (*limits.quotas, *limits.minutes)),
+        *([f"{_count(limits.user_calls, 'open call')} per user"] if limits.user_calls else []),
+        *([f"{_count(limits.tenant_calls, 'open call')} for the whole tenant"] if limits.tenant_calls else []),
+        *([f"a full user {'replaces the oldest' if limits.replace else 'is refused'}"] if limits.user_calls else []),
+        f"{limits.call_seconds} s per call",
+        *([f"hung up {limits.idle_seconds} s after its last heartbeat"] if limits.idle_seconds else []),
+        *(["in shadow mode: nothing is refused"] if limits.shadow else []),
+    ]
 
 
 def _masked(value: Any) -> Any:

@@ -269,6 +269,7 @@ class Tenant(Strict):
     provider: Name
     origins: ListOrAny[Origin]
     suspended: bool = False
+    calls_without_register: Literal["allow", "refuse"] = "refuse"
     limits: Limits = Limits()
     limits_by: LimitsBy | None = None
     default_preset: Name

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ from typing import Any
 import ryaml
 
 from switchboard import app, data, server
-from switchboard.audit import FileDescriptorSink
 from switchboard.config import report
 from switchboard.config.reading import check, parse
 from switchboard.config.schema import Config
@@ -62,7 +60,6 @@ async def serve_here(
             app.build(
                 _settings(url),
                 config,
-                sink=FileDescriptorSink(sys.stdout.fileno()),
                 environ={**os.environ, PROVIDER_KEY: f"sk-dev-{secrets.token_hex(16)}"},
                 extra_routes=demo.routes(
                     shown_on_page(config, live=live, ops_url=ops_url),
@@ -103,6 +100,9 @@ def _settings(url: str) -> Settings:
         public_url=url,
         signing_keys=secrets.token_hex(32),
         user_key_secret=secrets.token_hex(32),
+        # Whole lines for people to follow; nobody will ask whether one is missing.
+        audit="stdout",
+        audit_key="none",
         # A page that is loaded again and again while it is being written is no flood; `demo` shows the users' limits.
         edge_exempt="127.0.0.0/8,::1/128",
     )

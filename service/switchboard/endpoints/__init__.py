@@ -6,8 +6,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-OFFER_PATHS = ("/sdp", "/session")
-"""Where a POST offers a call. The provider's sample frontends post to the second."""
+from switchboard.sdp import MEDIA_TYPE
+
+OPENAI_CALLS = "/v1/realtime/calls"
+OFFER_PATHS = {"/sdp": "/sdp", "/session": "/sdp", OPENAI_CALLS: OPENAI_CALLS}
+"""Where a POST offers a call, and below which path the call is then. The provider's sample frontends post to the
+second, and its SDKs to the third.
+"""
+
+MULTIPART = "multipart/form-data"
+OFFER_TYPES = f"{MEDIA_TYPE}, {MULTIPART}"
+"""What an offer may come as: the value of `Accept-Post`, which WHIP clients ask for (RFC 9725, section 4.2)."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

@@ -9,13 +9,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from switchboard.endpoints import OFFER_PATHS
+from switchboard.endpoints import OFFER_PATHS, OFFER_TYPES
 from switchboard.errors import (
     InternalError,
     MethodNotAllowed,
     NotFound,
     OriginNotAllowed,
     Refusal,
+    UnsupportedMediaType,
     encode_problem,
     problem_headers,
 )
@@ -39,6 +40,8 @@ async def answer_refusal(request: Request, exception: Exception) -> Response:
     if request.method == "POST" and request.scope["path"] in OFFER_PATHS:
         # OpenAI SDKs retry by themselves, and each success would be a billed call.
         headers["x-should-retry"] = "false"
+        if isinstance(exception, UnsupportedMediaType):
+            headers["accept-post"] = OFFER_TYPES
     return Response(encode_problem(exception, request.scope["request_id"]), exception.status, headers)
 
 

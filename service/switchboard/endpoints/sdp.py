@@ -1,8 +1,7 @@
 """POST /sdp, and the call that comes of it as a resource: GET and DELETE /sdp/{call_id} (in the manner of RFC 9725)."""
 
 import io
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_form
@@ -11,9 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from switchboard.broker import Broker, Offer
-from switchboard.calls import Call
-from switchboard.endpoints import OFFER_PATHS, resource
+from switchboard.endpoints import MULTIPART, OFFER_PATHS, OFFER_TYPES, resource
 from switchboard.endpoints.answering import NO_STORE, json_answer
+from switchboard.endpoints.calls import call_as_json
 from switchboard.endpoints.reading import (
     MAX_JSON_BYTES,
     caller_of,
@@ -25,7 +24,6 @@ from switchboard.endpoints.reading import (
 from switchboard.errors import CallerGone, InvalidRequest, UnsupportedMediaType
 from switchboard.sdp import MAX_BYTES, MEDIA_TYPE
 
-MULTIPART = "multipart/form-data"
 MULTIPART_OVERHEAD = 4 * 1024  # boundaries and part headers
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody hears it, metrics show it
 MAX_DCID = 65534  # RFC 8832: 65535 is not a stream
@@ -45,17 +43,19 @@ def routes(broker: Broker, *, base_path: str = "") -> list[Route]:
             answer = await broker.relay(caller_of(request), offer)
         except CallerGone:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        headers = {**NO_STORE, **answer.standing.headers(), "location": f"{base_path}/sdp/{answer.call_id}"}
+        below = OFFER_PATHS[request.scope["route"].path]
+        headers = {**NO_STORE, **answer.standing.headers(), "location": f"{base_path}{below}/{answer.call_id}"}
         return Response(answer.sdp, 201, headers, MEDIA_TYPE)
 
     async def get_call(request: Request) -> Response:
-        return json_answer(_as_json(await broker.look_up(caller_of(request), request.path_params["call_id"])))
+        return json_answer(call_as_json(await broker.look_up(caller_of(request), request.path_params["call_id"])))
 
     async def delete_call(request: Request) -> Response:
-        return json_answer(_as_json(await broker.hang_up(caller_of(request), request.path_params["call_id"])))
+        return json_answer(call_as_json(await broker.hang_up(caller_of(request), request.path_params["call_id"])))
 
     async def options(_: Request) -> Response:
-        return Response(b"", 200, {"accept-post": f"{MEDIA_TYPE}, {MULTIPART}", "allow": "OPTIONS, POST"})
+        # Without Access-Control-Allow-Methods: there WHIP clients look for PATCH, to send candidates one by one.
+        return Response(b"", 200, {"accept-post": OFFER_TYPES, "allow": "OPTIONS, POST"})
 
     return [
         *(resource(path, POST=post_offer, OPTIONS=options) for path in OFFER_PATHS),
@@ -116,9 +116,3 @@ def _keep(parts: dict[str, bytes], name: bytes | None, content: bytes | None) ->
     if name not in (b"sdp", b"session") or name.decode() in parts:
         raise InvalidRequest("The multipart body may hold one part `sdp` and one part `session`, and no other.")
     parts[name.decode()] = content or b""
-
-
-def _as_json(call: Call) -> dict[str, Any]:
-    shown = asdict(call)
-    names = ("id", "preset", "started_at", "deadline", "ended_at", "ended_by")
-    return {"id": call.id, "state": call.state} | {name: shown[name] for name in names}

@@ -1,26 +1,36 @@
-"""The ledger of a single process: what `dev`, a lone replica, and a replica cut off from Redis use."""
+"""The ledger of a single process: what `dev` and a lone replica use, and what a replica remembers beside Redis."""
 
 import heapq
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from limits.strategies import FixedWindowRateLimiter
 
-from switchboard.calls import Call, EndedBy
-from switchboard.errors import GrantUsed
-from switchboard.ledger import Ending, Reservation
+from switchboard.calls import Call, EndedBy, Opening
+from switchboard.errors import GrantUsed, TenantSuspended
+from switchboard.ledger import Ending, Full, Reservation, Reserved, Slot, Sweep
+from switchboard.ledger.register import Key, Register
 from switchboard.ratelimit import Quota, Standing, Window, share
 from switchboard.ratelimit.windows import WindowStorage
 
-KEPT_SECONDS = 3600.0  # how long an ended call can still be asked about
+BEHIND_SECONDS = 1.0  # so that a replica that is cut off does not end what others are ending
+
+
+@dataclass(frozen=True, slots=True)
+class _Charge:
+    """Milliseconds of calls that a window was charged, and when it ends."""
+
+    window: str
+    milliseconds: int
+    ends_at: float
 
 
 class MemoryLedger:
     """Keeps the ledger in dictionaries; a single thread, so a step is atomic as long as it does not await.
 
     Args:
-        replicas: among how many processes the quotas are divided.
+        replicas: among how many processes quotas and caps are divided.
         clock: unix seconds, for calls and grants.
         window_clock: seconds that nobody sets back, for windows.
     """
@@ -35,75 +45,195 @@ class MemoryLedger:
         self._replicas = replicas
         self._clock = clock
         self._window_clock = window_clock
-        self._limiter = FixedWindowRateLimiter(WindowStorage(clock=window_clock))
+        self._windows = WindowStorage(clock=window_clock)
+        self._limiter = FixedWindowRateLimiter(self._windows)
         self._used_grants: set[str] = set()
-        self._calls: dict[tuple[str, str], Call] = {}
-        self._forget_at: list[tuple[float, str, tuple[str, str]]] = []
+        self._grants_end: list[tuple[float, str]] = []
+        self._register = Register(clock, self._refund)
+        self._charges: dict[Key, tuple[_Charge, ...]] = {}
+        self._suspended: frozenset[str] = frozenset()
 
-    async def reserve(self, reservation: Reservation) -> Standing:
+    async def reserve(self, reservation: Reservation) -> Reserved:
         """See `Ledger.reserve`."""
-        self._forget()
+        self._forget_grants()
+        if reservation.tenant in self._suspended:
+            raise TenantSuspended
         if reservation.grant_id in self._used_grants:
             raise GrantUsed
-        standing = self._charge(reservation)
-        if reservation.grant_id is not None and not (standing.exceeded and reservation.enforce):
-            self._used_grants.add(reservation.grant_id)
-            forget_at = self._clock() + reservation.grant_seconds
-            heapq.heappush(self._forget_at, (forget_at, "grant", (reservation.grant_id, "")))
-        return standing
+        quotas, slot = [share(quota, self._replicas) for quota in reservation.quotas], reservation.slot
+        exceeded = [quota for quota in quotas if not self._limiter.test(quota.item, *_whose(reservation, quota))]
+        if exceeded and reservation.enforce:
+            return Reserved(self._standing(reservation, quotas, exceeded))
+        full: Full | None = None
+        seconds, used_up = 0.0, list[Window]()
+        if slot is not None:
+            room = self._register.room_for(reservation, self._share(slot))
+            if isinstance(room, Call):
+                return Reserved(self._standing(reservation, quotas, exceeded), replace=room)
+            full = room
+            if full is not None and (reservation.enforce or full.which == "offer"):
+                return Reserved(self._standing(reservation, quotas, exceeded), full=full)
+            seconds, used_up = self._minutes_left(reservation, slot)
+            if used_up and reservation.enforce:
+                return Reserved(self._standing(reservation, quotas, exceeded, used_up))
+        for quota in quotas if not exceeded else ():
+            self._limiter.hit(quota.item, *_whose(reservation, quota))
+        self.use_grant(reservation)
+        if slot is not None:
+            self._register.hold(reservation, slot)
+            self._charge_minutes(reservation, slot, seconds)
+        return Reserved(self._standing(reservation, quotas, exceeded, used_up), call_seconds=seconds, full=full)
 
-    async def release(self, reservation: Reservation) -> None:
+    async def release(self, reservation: Reservation, *, untried: bool) -> None:
         """See `Ledger.release`."""
-        if reservation.grant_id is not None:
+        if reservation.slot is not None:
+            self._register.drop((reservation.tenant, reservation.slot.id))
+        if untried and reservation.grant_id is not None:
             self._used_grants.discard(reservation.grant_id)
 
-    async def bind(self, call: Call) -> None:
+    async def bind(self, reservation: Reservation, opening: Opening, call_seconds: float) -> Call:
         """See `Ledger.bind`."""
-        key = (call.tenant, call.id)
-        self._calls[key] = call
-        heapq.heappush(self._forget_at, (call.deadline + KEPT_SECONDS, "call", key))
+        slot = reservation.slot
+        assert slot is not None  # noqa: S101 - a call comes of a reservation with a slot
+        charges = self._charges.pop((reservation.tenant, slot.id), ())
+        call = self._register.bind(reservation, slot, opening, call_seconds)
+        self._charges[call.tenant, call.id] = charges
+        if call.tenant in self._suspended:
+            self._register.put_off(call, "suspended", 0)
+        return self._register.find((call.tenant, call.id)) or call
 
     async def find(self, tenant: str, call_id: str) -> Call | None:
         """See `Ledger.find`."""
-        call = self._calls.get((tenant, call_id))
-        return None if call is None else call.at(self._clock())
+        return self._register.find((tenant, call_id))
 
-    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Ending | None:
+    async def heard(self, tenant: str, call_id: str) -> None:
+        """See `Ledger.heard`."""
+        self._register.heard((tenant, call_id))
+
+    async def end(self, call: Call, *, by: EndedBy) -> Ending:
         """See `Ledger.end`."""
-        call = await self.find(tenant, call_id)
-        if call is None:
-            return None
-        if call.ended_at is not None:
-            return Ending(call, is_ours=False)
-        ended = replace(call, ended_at=self._clock(), ended_by=by)
-        self._calls[tenant, call_id] = ended
-        return Ending(ended, is_ours=True)
+        return self._register.end(call, by)
 
-    def _charge(self, reservation: Reservation) -> Standing:
-        held = [share(quota, self._replicas) for quota in reservation.quotas]
-        exceeded = [quota for quota in held if not self._limiter.test(quota.item, *_identifiers(reservation, quota))]
-        for quota in held if not exceeded else ():
-            self._limiter.hit(quota.item, *_identifiers(reservation, quota))
+    async def confirm(self, call: Call) -> None:
+        """See `Ledger.confirm`."""
+        self._register.confirm((call.tenant, call.id))
+
+    async def put_off(self, call: Call, *, by: EndedBy, seconds: float) -> None:
+        """See `Ledger.put_off`."""
+        self._register.put_off(call, by, seconds)
+
+    async def sweep(self, most: int) -> Sweep:
+        """See `Ledger.sweep`."""
+        for tenant in self._suspended:
+            self._register.hasten(tenant)
+        return Sweep(self._clock(), self._register.claim(most), self._suspended)
+
+    async def open_calls(self, tenant: str | None = None, user_key: str | None = None) -> Sequence[Call]:
+        """See `Ledger.open_calls`."""
+        return self._register.open_calls(tenant, user_key)
+
+    async def tenant_of(self, call_id: str) -> str | None:
+        """See `Ledger.tenant_of`."""
+        return self._register.tenant_of(call_id)
+
+    async def count(self, tenants: Sequence[str]) -> Sequence[int]:
+        """See `Ledger.count`."""
+        return [self._register.count(tenant) for tenant in tenants]
+
+    async def suspend(self, tenant: str, *, suspended: bool) -> None:
+        """See `Ledger.suspend`."""
+        self._suspended = self._suspended | {tenant} if suspended else self._suspended - {tenant}
+
+    def remember(self, call: Call) -> None:
+        """Know a call that stands in another ledger, which has it ended on time; here it is due a little later."""
+        self._register.restore(call, due_at=call.due_at + BEHIND_SECONDS)
+
+    def learn(self, call: Call) -> None:
+        """Know that a call has ended, as another ledger tells it, if it is known here."""
+        self._register.learn(call)
+
+    def is_confirmed(self, call: Call) -> bool:
+        """Whether the end of a call is on record."""
+        return self._register.is_confirmed((call.tenant, call.id))
+
+    def remembered(self) -> Sequence[Call]:
+        """All calls that are known here, open and lately ended."""
+        return self._register.known()
+
+    def hold(self, reservation: Reservation) -> None:
+        """Hold a slot that another ledger gave."""
+        if reservation.slot is not None:
+            self._register.hold(reservation, reservation.slot)
+
+    def use_grant(self, reservation: Reservation) -> None:
+        """Know that a grant was used, in this ledger or in another one."""
+        if reservation.grant_id is not None:
+            self._used_grants.add(reservation.grant_id)
+            heapq.heappush(self._grants_end, (self._clock() + reservation.grant_seconds, reservation.grant_id))
+
+    def _forget_grants(self) -> None:
+        now = self._clock()
+        while self._grants_end and self._grants_end[0][0] <= now:
+            self._used_grants.discard(heapq.heappop(self._grants_end)[1])
+
+    def _share(self, slot: Slot) -> Slot:
+        def divided(cap: int | None) -> int | None:
+            return cap and max(1, cap // self._replicas)
+
+        return replace(slot, user_calls=divided(slot.user_calls), tenant_calls=divided(slot.tenant_calls))
+
+    def _standing(
+        self,
+        reservation: Reservation,
+        quotas: Sequence[Quota],
+        exceeded: Sequence[Quota],
+        used_up: Sequence[Window] = (),
+    ) -> Standing:
         return Standing(
-            tuple(self._window(reservation, quota) for quota in held),
-            tuple(self._window(reservation, quota) for quota in exceeded),
+            tuple(self._window(reservation, quota) for quota in quotas),
+            (*(self._window(reservation, quota) for quota in exceeded), *used_up),
         )
 
     def _window(self, reservation: Reservation, quota: Quota) -> Window:
-        stats = self._limiter.get_window_stats(quota.item, *_identifiers(reservation, quota))
+        stats = self._limiter.get_window_stats(quota.item, *_whose(reservation, quota))
+        return Window(quota, stats.remaining, self._resets_in(stats.reset_time, quota))
+
+    def _resets_in(self, ends_at: float, quota: Quota) -> float:
         # A window that is not open yet would last its whole length.
-        resets_in = stats.reset_time - self._window_clock()
-        return Window(quota, stats.remaining, resets_in if resets_in > 0 else float(quota.seconds))
+        resets_in = ends_at - self._window_clock()
+        return resets_in if resets_in > 0 else float(quota.seconds)
 
-    def _forget(self) -> None:
-        now = self._clock()
-        while self._forget_at and self._forget_at[0][0] <= now:
-            _, kind, key = heapq.heappop(self._forget_at)
-            if kind == "grant":
-                self._used_grants.discard(key[0])
-            else:
-                self._calls.pop(key, None)
+    def _minutes_left(self, reservation: Reservation, slot: Slot) -> tuple[float, list[Window]]:
+        """How long the call may last, and the quotas that have too little left for any."""
+        seconds, used_up = float(slot.call_seconds), list[Window]()
+        for written in slot.minutes:
+            quota, window = share(written, self._replicas), _minutes_window(reservation, written)
+            left = max(0.0, quota.limit - self._windows.get(window) / 1000)
+            seconds = min(seconds, left)
+            if left < slot.shortest_seconds:
+                used_up.append(Window(written, 0, self._resets_in(self._windows.get_expiry(window), written)))
+        return (seconds if reservation.enforce else float(slot.call_seconds)), used_up
+
+    def _charge_minutes(self, reservation: Reservation, slot: Slot, seconds: float) -> None:
+        charges, milliseconds = list[_Charge](), int(seconds * 1000)
+        for quota in slot.minutes:
+            window = _minutes_window(reservation, quota)
+            self._windows.incr(window, quota.seconds, milliseconds)
+            charges.append(_Charge(window, milliseconds, self._windows.get_expiry(window)))
+        if charges:
+            self._charges[reservation.tenant, slot.id] = tuple(charges)
+
+    def _refund(self, key: Key, seconds: float) -> None:
+        """Give back what was reserved and not used; a window that has begun anew since owes nothing."""
+        for charge in self._charges.pop(key, ()):
+            if self._windows.get_expiry(charge.window) == charge.ends_at:
+                unused = max(0, charge.milliseconds - int(seconds * 1000))
+                self._windows.incr(charge.window, 0, -unused)
 
 
-def _identifiers(reservation: Reservation, quota: Quota) -> tuple[str, ...]:
+def _whose(reservation: Reservation, quota: Quota) -> tuple[str, ...]:
     return (reservation.tenant, reservation.user_key) if quota.scope == "user" else (reservation.tenant,)
+
+
+def _minutes_window(reservation: Reservation, quota: Quota) -> str:
+    return "/".join(("minutes", *_whose(reservation, quota), str(quota.seconds)))

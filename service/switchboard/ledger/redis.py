@@ -1,46 +1,81 @@
-"""The ledger in Redis 7: one script, one wait, whatever the number of windows. Time is Redis's own.
+"""The ledger in Redis 7: one script, one wait, whatever is to be decided. Time is Redis's own.
 
-Keys are `swb:{tenant}:…`; the braces are a hash tag, so that all keys of a tenant live in one slot of a Cluster.
+Tenants are spread over a fixed number of buckets. All keys of a bucket share a hash tag (`swb:{3}:acme:…`) and so a
+slot of a Cluster: a script can decide on a tenant's quotas and calls and on the bucket's set of due calls at once,
+and a sweeper looks at a fixed number of sets, however many tenants and open calls there are.
 """
 
 import contextlib
 import hashlib
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
+import os
+import zlib
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
-import orjson
 from redis.exceptions import NoScriptError
 
-from switchboard.calls import Call, EndedBy
-from switchboard.errors import GrantUsed
-from switchboard.ledger import Ending, LedgerAway, Reservation
+from switchboard.calls import Call, EndedBy, Opening
+from switchboard.errors import GrantUsed, TenantSuspended
+from switchboard.ledger import (
+    CLAIM_SECONDS,
+    KEPT_SECONDS,
+    LISTED,
+    RECORD_SECONDS,
+    Ending,
+    Full,
+    LedgerAway,
+    Reservation,
+    Reserved,
+    Slot,
+    Sweep,
+)
 from switchboard.ledger.connection import Commands
-from switchboard.ledger.memory import KEPT_SECONDS
 from switchboard.ledger.patience import patience
-from switchboard.ratelimit import UNLIMITED, Quota, Standing, Window
+from switchboard.ratelimit import Quota, Standing, Window
 
+BUCKETS = 16  # enough to spread over the nodes of a Cluster, few enough to ask them all twice a second
+HASTENED = 100  # open calls of a suspended tenant that one sweep makes due: a script must not keep Redis from others
 WAIT_SECONDS = 0.1  # for one step, within the 250 ms in which a request has to be decided
 SEARCH_SECONDS = 2.0  # for a probe to find its way: past silent Sentinels or nodes of a Cluster, say
 PROBE = Quota("user", 2**31, 1)
 PROBE_USER = "probe"  # no user key, which is 64 hexadecimal digits
+_SCRIPTS = files("switchboard.ledger") / "scripts"
 
 
 class Script:
     """A Lua script, called by its hash; sent whole when the server does not know it (any more)."""
 
     def __init__(self, name: str) -> None:
-        self._text = files("switchboard.ledger").joinpath(name).read_text(encoding="utf-8")
+        self._text = "\n".join(_SCRIPTS.joinpath(f"{one}.lua").read_text(encoding="utf-8") for one in ("common", name))
         # SHA-1 is how Redis names scripts.
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    async def run(self, client: Commands, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+    async def run(self, client: Commands, key: str, args: Sequence[str | int]) -> Any:
         try:
-            return await client.evalsha(self._sha, len(keys), *keys, *args)
+            return await client.evalsha(self._sha, 1, key, *args)
         except NoScriptError:
-            return await client.eval(self._text, len(keys), *keys, *args)
+            return await client.eval(self._text, 1, key, *args)
+
+
+class _Scripts:
+    """All of them, by name."""
+
+    def __init__(self) -> None:
+        self.reserve = Script("reserve")
+        self.release = Script("release")
+        self.bind = Script("bind")
+        self.heard = Script("heard")
+        self.end = Script("end")
+        self.confirm = Script("confirm")
+        self.put_off = Script("put_off")
+        self.restore = Script("restore")
+        self.sweep = Script("sweep")
+        self.suspend = Script("suspend")
+        self.restore_suspended = Script("restore_suspended")
+        self.list = Script("list")
+        self.count = Script("count")
 
 
 class RedisLedger:
@@ -49,55 +84,151 @@ class RedisLedger:
     Args:
         client: bounded by its own socket timeouts, retrying nothing.
         wait: seconds for one step.
-        clock: unix seconds; only to tell that a call's deadline has passed.
     """
 
-    def __init__(self, client: Commands, *, wait: float = WAIT_SECONDS, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, client: Commands, *, wait: float = WAIT_SECONDS) -> None:
         self._client = client
         self._wait = wait
-        self._reserve = Script("reserve.lua")
-        self._end_call = Script("end_call.lua")
+        self._scripts = _Scripts()
+        self._first_bucket = 0
+        self._generations: dict[int, bytes] = {}
+        self._suspended: dict[int, dict[str, int]] = {}
+        """By bucket, as last seen: tenant → since when, and `#` → version."""
 
-    async def reserve(self, reservation: Reservation) -> Standing:
+    async def reserve(self, reservation: Reservation) -> Reserved:
         """See `Ledger.reserve`."""
-        keys = [_window_key(reservation, quota) for quota in reservation.quotas]
-        if reservation.grant_id is not None:
-            keys.append(_grant_key(reservation))
-        elif not keys:
-            return UNLIMITED
-        grant_ms = 0 if reservation.grant_id is None else int(reservation.grant_seconds * 1000)
-        args: list[str | int] = [int(reservation.enforce), grant_ms]
-        for quota in reservation.quotas:
-            args += [quota.limit, quota.seconds * 1000]
-        state, *numbers = await self._within(self._wait, self._reserve.run(self._client, keys, args))
+        slot, quotas = reservation.slot, reservation.quotas
+        args: list[str | int] = [
+            reservation.tenant,
+            reservation.user_key,
+            int(reservation.enforce),
+            reservation.grant_id or "",
+            int(reservation.grant_seconds * 1000),
+            *_quota_args(quotas),
+        ]
+        args += [""] if slot is None else _slot_args(slot)
+        state, windows, minutes, length, extra = await self._run(self._scripts.reserve, reservation.tenant, args)
         if state == b"used":
             raise GrantUsed
-        counted = zip(reservation.quotas, numbers[::2], numbers[1::2], strict=True)
-        windows = tuple(_window(quota, int(count), int(ttl)) for quota, count, ttl in counted)
-        exceeded = tuple(window for window in windows if window.remaining == 0) if state == b"exceeded" else ()
-        return Standing(windows, exceeded)
+        if state == b"suspended":
+            raise TenantSuspended
+        standing = _standing(quotas, windows, exceeded=state in (b"exceeded", b"unfit"))
+        used_up = () if slot is None else _used_up(slot, minutes)
+        return Reserved(
+            replace(standing, exceeded=(*standing.exceeded, *used_up)),
+            call_seconds=int(length) / 1000,
+            full=Full(extra[0].decode(), int(extra[1]) / 1000) if state != b"replace" and extra else None,
+            replace=_call(extra) if state == b"replace" else None,
+        )
 
-    async def release(self, reservation: Reservation) -> None:
+    async def release(self, reservation: Reservation, *, untried: bool) -> None:
         """See `Ledger.release`."""
-        if reservation.grant_id is not None:
-            await self._within(self._wait, self._client.delete(_grant_key(reservation)))
+        slot_id = reservation.slot.id if reservation.slot else None
+        grant_id = reservation.grant_id if untried else None
+        if slot_id or grant_id:
+            args = [reservation.tenant, _slot_id(slot_id), grant_id or ""]
+            await self._run(self._scripts.release, reservation.tenant, args)
 
-    async def bind(self, call: Call) -> None:
+    async def bind(self, reservation: Reservation, opening: Opening, call_seconds: float) -> Call:
         """See `Ledger.bind`."""
-        milliseconds = int((call.deadline - call.started_at + KEPT_SECONDS) * 1000)
-        content = orjson.dumps(asdict(call))
-        await self._within(self._wait, self._client.set(_call_key(call.tenant, call.id), content, px=milliseconds))
+        slot = reservation.slot
+        assert slot is not None  # noqa: S101 - a call comes of a reservation with a slot
+        args: list[str | int] = [
+            reservation.tenant,
+            _slot_id(slot.id),
+            opening.id,
+            reservation.user_key,
+            slot.offer_digest,
+            int(call_seconds * 1000),
+            int(CLAIM_SECONDS * 1000),
+            opening.issuer,
+            opening.preset,
+            opening.provider,
+            opening.key_name,
+            reservation.grant_id or "",
+            "" if slot.idle_seconds is None else slot.idle_seconds * 1000,
+        ]
+        return _call(await self._run(self._scripts.bind, reservation.tenant, args))
 
     async def find(self, tenant: str, call_id: str) -> Call | None:
         """See `Ledger.find`."""
-        call = _call(await self._within(self._wait, self._client.get(_call_key(tenant, call_id))))
-        return None if call is None else call.at(self._clock())
+        key = f"{_base(_bucket(tenant))}{tenant}:call:{call_id}"
+        values = await self._within(self._wait, self._client.hmget(key, FIELDS))
+        return None if values[0] is None else _call([call_id.encode(), *values])
 
-    async def end(self, tenant: str, call_id: str, *, by: EndedBy) -> Ending | None:
+    async def heard(self, tenant: str, call_id: str) -> None:
+        """See `Ledger.heard`."""
+        await self._run(self._scripts.heard, tenant, [tenant, call_id])
+
+    async def end(self, call: Call, *, by: EndedBy) -> Ending:
         """See `Ledger.end`."""
-        answer = await self._within(self._wait, self._end_call.run(self._client, [_call_key(tenant, call_id)], [by]))
-        return None if answer is None else Ending(Call(**orjson.loads(answer[0])), is_ours=bool(answer[1]))
+        ended_at = round((call.ended_at or 0) * 1000)
+        still_open = replace(call, ended_at=None, ended_by=None)
+        args = [by, KEPT_SECONDS * 1000, int(RECORD_SECONDS * 1000), ended_at, *_call_args(still_open)]
+        ended, is_ours = await self._run(self._scripts.end, call.tenant, args)
+        return Ending(_call(ended), is_ours=bool(is_ours))
+
+    async def confirm(self, call: Call) -> None:
+        """See `Ledger.confirm`."""
+        await self._run(self._scripts.confirm, call.tenant, [call.tenant, call.id])
+
+    async def put_off(self, call: Call, *, by: EndedBy, seconds: float) -> None:
+        """See `Ledger.put_off`."""
+        await self._run(self._scripts.put_off, call.tenant, [by, int(seconds * 1000), *_call_args(call)])
+
+    async def restore(self, call: Call) -> None:
+        """Write a call back that Redis may have lost."""
+        await self._run(self._scripts.restore, call.tenant, _call_args(call))
+
+    async def sweep(self, most: int) -> Sweep:
+        """See `Ledger.sweep`. What it learns of the kill switch it writes back where Redis has lost it."""
+        now, due = 0.0, list[Call]()
+        self._first_bucket = (self._first_bucket + 1) % BUCKETS  # so that a full one does not starve the others
+        for bucket in (*range(self._first_bucket, BUCKETS), *range(self._first_bucket)):
+            args: list[str | int] = [max(0, most - len(due)), int(CLAIM_SECONDS * 1000), HASTENED, os.urandom(8).hex()]
+            time, generation, suspended, claimed = await self._run_in(bucket, self._scripts.sweep, args)
+            now = int(time) / 1000
+            due += [_call(values) for values in claimed]
+            await self._keep_suspended(bucket, _by_tenant(suspended))
+            self._generations[bucket] = generation
+        return Sweep(now, tuple(due), self._suspended_tenants())
+
+    @property
+    def generation(self) -> tuple[bytes, ...]:
+        """Changes when Redis has lost its data, or some of it."""
+        return tuple(self._generations[bucket] for bucket in sorted(self._generations))
+
+    async def open_calls(self, tenant: str | None = None, user_key: str | None = None) -> Sequence[Call]:
+        """See `Ledger.open_calls`."""
+        found: list[Call] = []
+        for bucket in range(BUCKETS) if tenant is None else (_bucket(tenant),):
+            args: list[str | int] = [tenant or "", user_key or "", LISTED - len(found)]
+            found += [_call(values) for values in await self._run_in(bucket, self._scripts.list, args)]
+            if len(found) == LISTED:
+                break
+        return found
+
+    async def tenant_of(self, call_id: str) -> str | None:
+        """See `Ledger.tenant_of`."""
+        for bucket in range(BUCKETS):
+            tenant = await self._within(self._wait, self._client.hget(f"{_base(bucket)}where", call_id))
+            if tenant is not None:
+                return str(tenant.decode())
+        return None
+
+    async def count(self, tenants: Sequence[str]) -> Sequence[int]:
+        """See `Ledger.count`."""
+        counts: dict[str, int] = {}
+        for bucket in range(BUCKETS):
+            here = [tenant for tenant in tenants if _bucket(tenant) == bucket]
+            if here:
+                counts |= zip(here, await self._run_in(bucket, self._scripts.count, here), strict=True)
+        return [counts[tenant] for tenant in tenants]
+
+    async def suspend(self, tenant: str, *, suspended: bool) -> None:
+        """See `Ledger.suspend`."""
+        known = await self._run(self._scripts.suspend, tenant, [tenant, int(suspended)])
+        self._suspended[_bucket(tenant)] = _by_tenant(known)
 
     async def eviction_policy(self) -> str | None:
         """Redis's `maxmemory-policy`; None if it does not tell, as some managed services do not."""
@@ -117,16 +248,33 @@ class RedisLedger:
         Raises:
             LedgerAway: it would not.
         """
-        keys = [_window_key(Reservation(tenant, PROBE_USER), PROBE)]
-        args = [1, 0, PROBE.limit, PROBE.seconds * 1000]
+        args = [tenant, PROBE_USER, 0, "", 0, *_quota_args([PROBE]), ""]
         await self.aclose()
         for wait in (SEARCH_SECONDS, self._wait):
-            await self._within(wait, self._reserve.run(self._client, keys, args))
+            await self._within(wait, self._scripts.reserve.run(self._client, _due(_bucket(tenant)), args))
 
     async def aclose(self) -> None:
         """Close the connections; a server that does not answer to that either has to do without an answer."""
         with contextlib.suppress(LedgerAway):
             await self._within(SEARCH_SECONDS, self._client.aclose())
+
+    def _suspended_tenants(self) -> frozenset[str]:
+        return frozenset(tenant for known in self._suspended.values() for tenant in known if tenant != VERSION)
+
+    async def _keep_suspended(self, bucket: int, there: dict[str, int]) -> None:
+        known = self._suspended.get(bucket, {})
+        if there.get(VERSION, 0) < known.get(VERSION, 0):
+            args: list[str | int] = [known[VERSION]]
+            for tenant, since in known.items():
+                args += [tenant, since] if tenant != VERSION else []
+            there = _by_tenant(await self._run_in(bucket, self._scripts.restore_suspended, args))
+        self._suspended[bucket] = there
+
+    async def _run(self, script: Script, tenant: str, args: Sequence[str | int]) -> Any:
+        return await self._run_in(_bucket(tenant), script, args)
+
+    async def _run_in(self, bucket: int, script: Script, args: Sequence[str | int]) -> Any:
+        return await self._within(self._wait, script.run(self._client, _due(bucket), args))
 
     async def _within(self, seconds: float, step: Awaitable[Any]) -> Any:
         try:
@@ -138,22 +286,80 @@ class RedisLedger:
             raise LedgerAway(type(error).__name__) from error
 
 
+VERSION = "#"  # no tenant's name
+# As in common.lua, and in the order of `Call`.
+FIELDS = (
+    "tenant", "issuer", "user_key", "preset", "provider", "key_name", "started_at", "deadline", "grant_id", "idle",
+    "heard_at", "ending", "attempts", "ended_at", "ended_by",
+)  # fmt: skip
+_MILLISECONDS = frozenset({"started_at", "deadline", "heard_at", "ended_at"})
+
+
+def _bucket(tenant: str) -> int:
+    return zlib.crc32(tenant.encode()) % BUCKETS
+
+
+def _base(bucket: int) -> str:
+    return f"swb:{{{bucket}}}:"
+
+
+def _due(bucket: int) -> str:
+    return f"{_base(bucket)}due"
+
+
+def _slot_id(slot_id: str | None) -> str:
+    return f"~{slot_id}" if slot_id else ""
+
+
+def _quota_args(quotas: Sequence[Quota]) -> list[str | int]:
+    return [len(quotas), *(part for quota in quotas for part in (quota.scope, quota.limit, quota.seconds))]
+
+
+def _slot_args(slot: Slot) -> list[str | int]:
+    return [
+        _slot_id(slot.id),
+        slot.offer_digest,
+        int(slot.lease_seconds * 1000),
+        slot.call_seconds * 1000,
+        slot.shortest_seconds * 1000,
+        slot.user_calls or 0,
+        slot.tenant_calls or 0,
+        int(slot.replace),
+        *_quota_args(slot.minutes),
+    ]
+
+
+def _standing(quotas: Sequence[Quota], numbers: Sequence[int], *, exceeded: bool) -> Standing:
+    counted = zip(quotas, numbers[::2], numbers[1::2], strict=True)
+    windows = tuple(_window(quota, int(count), int(ttl)) for quota, count, ttl in counted)
+    return Standing(windows, tuple(window for window in windows if window.remaining == 0) if exceeded else ())
+
+
+def _used_up(slot: Slot, numbers: Sequence[int]) -> Iterator[Window]:
+    """The quotas of minutes that have too little left for a call, if they were looked at."""
+    for quota, left, ttl in zip(slot.minutes, numbers[::2], numbers[1::2], strict=False):
+        if int(left) < slot.shortest_seconds * 1000:
+            yield Window(quota, 0, ttl / 1000 if ttl > 0 else float(quota.seconds))
+
+
 def _window(quota: Quota, count: int, ttl: int) -> Window:
     return Window(quota, max(0, quota.limit - count), ttl / 1000 if ttl > 0 else float(quota.seconds))
 
 
-def _window_key(reservation: Reservation, quota: Quota) -> str:
-    whose = f"user:{reservation.user_key}" if quota.scope == "user" else "tenant"
-    return f"swb:{{{reservation.tenant}}}:quota:{whose}:{quota.seconds}"
+def _by_tenant(flat: Sequence[bytes]) -> dict[str, int]:
+    return {tenant.decode(): int(number) for tenant, number in zip(flat[::2], flat[1::2], strict=True)}
 
 
-def _grant_key(reservation: Reservation) -> str:
-    return f"swb:{{{reservation.tenant}}}:grant:{reservation.grant_id}"
+def _call(values: Sequence[bytes | None]) -> Call:
+    known = {name: value.decode() for name, value in zip(("id", *FIELDS), values, strict=True) if value is not None}
+    times: dict[str, Any] = {name: int(known.pop(name)) / 1000 for name in _MILLISECONDS & known.keys()}
+    attempts, idle = int(known.pop("attempts", 0)), known.pop("idle", None)
+    return Call(**{**known, **times}, attempts=attempts, idle_seconds=None if idle is None else int(idle) // 1000)
 
 
-def _call_key(tenant: str, call_id: str) -> str:
-    return f"swb:{{{tenant}}}:call:{call_id}"
-
-
-def _call(written: bytes | None) -> Call | None:
-    return None if written is None else Call(**orjson.loads(written))
+def _call_args(call: Call) -> list[str | int]:
+    """As `write` of common.lua takes it."""
+    told: dict[str, Any] = {name: getattr(call, name) for name in FIELDS if name != "idle"}
+    times = {name: None if told[name] is None else round(told[name] * 1000) for name in _MILLISECONDS}
+    told |= {**times, "idle": None if call.idle_seconds is None else call.idle_seconds * 1000}
+    return [call.id, *("" if told[name] is None else told[name] for name in FIELDS)]

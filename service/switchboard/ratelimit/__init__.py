@@ -8,7 +8,7 @@ library `limits`.
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from limits import RateLimitItem, RateLimitItemPerSecond, parse_many
@@ -16,6 +16,7 @@ from limits import RateLimitItem, RateLimitItemPerSecond, parse_many
 from switchboard.errors import RateLimited, Refusal
 
 Scope: TypeAlias = Literal["user", "tenant"]
+Counted: TypeAlias = Literal["requests", "seconds of calls"]
 
 _UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 
@@ -29,16 +30,18 @@ class _Counted(RateLimitItemPerSecond):
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """So many requests of one user, or of a whole tenant, in a window of so many seconds."""
+    """So many requests, or seconds of calls, of one user, or of a whole tenant, in a window of so many seconds."""
 
     scope: Scope
     limit: int
     seconds: int
+    of: Counted = "requests"
 
     @property
     def name(self) -> str:
-        """The policy's name in headers and records: `user-minute`, `tenant-7200s`."""
-        return f"{self.scope}-{_UNITS.get(self.seconds, f'{self.seconds}s')}"
+        """The policy's name in headers and records: `user-minute`, `tenant-7200s`, `user-minutes-day`."""
+        kind = "" if self.of == "requests" else "minutes-"
+        return f"{self.scope}-{kind}{_UNITS.get(self.seconds, f'{self.seconds}s')}"
 
     @property
     def item(self) -> RateLimitItem:
@@ -47,7 +50,8 @@ class Quota:
 
     def __str__(self) -> str:
         whose = "per user" if self.scope == "user" else "for the whole tenant"
-        return f"{self.limit} per {_UNITS.get(self.seconds, f'{self.seconds} seconds')} {whose}"
+        limit = str(self.limit) if self.of == "requests" else f"{self.limit / 60:g} minutes of calls"
+        return f"{limit} per {_UNITS.get(self.seconds, f'{self.seconds} seconds')} {whose}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,16 @@ class Standing:
 UNLIMITED = Standing(())
 
 
+def minutes(scope: Scope, written: str | None) -> tuple[Quota, ...]:
+    """Minutes of calls, written like `30/day`, as quotas in seconds.
+
+    Raises:
+        ValueError: the text is not of the notation of `limits`.
+    """
+    counted = quotas(scope, () if written is None else (written,))
+    return tuple(replace(quota, limit=quota.limit * 60, of="seconds of calls") for quota in counted)
+
+
 def quotas(scope: Scope, written: Iterable[str]) -> tuple[Quota, ...]:
     """The quotas that are written in the notation of `limits`; of two with the same window the smaller counts.
 
@@ -129,5 +143,5 @@ def quotas(scope: Scope, written: Iterable[str]) -> tuple[Quota, ...]:
 
 
 def share(quota: Quota, replicas: int) -> Quota:
-    """One replica's part of a quota while the replicas cannot count together; at least one request."""
-    return Quota(quota.scope, max(1, quota.limit // replicas), quota.seconds)
+    """One replica's part of a quota while the replicas cannot count together; at least 1."""
+    return replace(quota, limit=max(1, quota.limit // replicas))

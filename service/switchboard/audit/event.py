@@ -1,0 +1,95 @@
+"""What is put on record: one decision, and who asked for it as the border saw them."""
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+from switchboard.ratelimit import Standing
+
+Action: TypeAlias = Literal[
+    "token.mint",
+    "grant.issue",
+    "call.open",
+    "call.end",
+    "admin.calls",
+    "admin.hang_up",
+    "admin.suspend",
+    "admin.resume",
+]
+
+UNDECIDED = "internal_error"  # what a decision that never came about is recorded as
+MAX_TEXT = 256  # of any string in a record: a header may hold kilobytes of anything
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request, as the border saw it; nothing of it is verified."""
+
+    request_id: str
+    unverified_token: str | None = None
+    origin: str | None = None
+    client_ip: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Event:
+    """One decision in the making; its fields are the audit record's, in the record's order."""
+
+    time: str
+    id: str
+    request_id: str
+    action: Action
+    outcome: Literal["allowed", "denied", "error"] = "error"
+    reason: str = UNDECIDED
+    tenant: str | None = None
+    issuer: str | None = None
+    user_key: str | None = None
+    preset: str | None = None
+    overrides: Sequence[str] = ()
+    dropped: Sequence[str] = ()
+    shadow: Sequence[str] = ()
+    """Quotas that would have refused this request, were they enforced."""
+    provider: str | None = None
+    provider_request_id: str | None = None
+    credential_sha256: str | None = None
+    call_id: str | None = None
+    expires_at: int | None = None
+    seconds: float | None = None
+    origin: str | None = None
+    client_ip: str | None = None
+    user_agent: str | None = None
+    duration_ms: float = 0.0
+
+    undo: Callable[[], Awaitable[None]] | None = None
+    """What takes the deed back if it cannot be finished or recorded; not part of the record."""
+    standing: Standing | None = None
+    """The quotas as they stood, for observers; not part of the record."""
+
+    def record(self) -> dict[str, Any]:
+        """The audit record: every field that is known, every text bounded."""
+        return {name: bounded(value) for name in RECORDED if (value := getattr(self, name)) not in (None, ())}
+
+
+RECORDED = tuple(field.name for field in fields(Event) if field.name not in ("undo", "standing"))
+
+
+def bounded(value: Any) -> Any:
+    """The value, or as much of it as a record holds."""
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    if isinstance(value, list | tuple):
+        return [bounded(one) for one in value[:MAX_TEXT]]
+    return value
+
+
+def utc_text(moment: datetime | None = None) -> str:
+    """A moment (by default: now) as records have it: ISO 8601 in UTC with milliseconds, so that text sorts by time."""
+    return (moment or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_id() -> str:
+    """24 hex characters that are given to one record, or one chain, only."""
+    return os.urandom(12).hex()
