@@ -18,10 +18,12 @@ from switchboard.dev.issuer import DevIssuer
 from tests.support import keys
 from tests.support.leaks import LEAKS
 from tests.support.process import free_ports, switchboard
-from tests.support.world import EXAMPLE, LEGACY_SECRET, OFFER
+from tests.support.world import AUDIT_KEY, EXAMPLE, LEGACY_SECRET, OFFER
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("check", "dev", "emulate", "issue", "schema", "serve")
+COMMANDS = (
+    "audit", "calls", "check", "dev", "emulate", "hang-up", "issue", "resume", "schema", "serve", "suspend", "user-key",
+)  # fmt: skip
 
 
 def serve_environment(**changes: str) -> dict[str, str]:
@@ -34,6 +36,7 @@ def serve_environment(**changes: str) -> dict[str, str]:
         "SWITCHBOARD_PUBLIC_URL": "https://voice.example.com",
         "SWITCHBOARD_SIGNING_KEYS": "signing-key-of-the-tests-0123456789",
         "SWITCHBOARD_USER_KEY_SECRET": "user-key-secret-of-the-tests-0123456",
+        "SWITCHBOARD_AUDIT_KEY": AUDIT_KEY,
         "OPENAI_API_KEY": "sk-test-0123456789abcdefghijklmnop",
         "LEGACY_JWT_SECRET": LEGACY_SECRET,
         **changes,
@@ -69,8 +72,9 @@ def test_serve_from_start_to_stop():
         assert "server" not in refused.headers
         assert 'reason="unknown_preset"' in httpx.get(f"{ops}/metrics").text
         assert process.stop(signal.SIGTERM) == 0
-        (record,) = [json.loads(line) for line in process.lines["stdout"]]
-        assert record["reason"] == "unknown_preset"
+        opening, record, closing = [json.loads(line) for line in process.lines["stdout"]]
+        assert (opening["action"], record["reason"], closing["action"]) == ("audit.open", "unknown_preset", "audit.close")
+        assert [one["seq"] for one in (opening, record, closing)] == [1, 2, 3]
         # The log is on stderr: the two issuers of the example that nobody runs are reported there, as JSON.
         assert all(json.loads(line)["level"] for line in process.lines["stderr"])
 
@@ -81,6 +85,10 @@ def test_serve_from_start_to_stop():
         ({"SWITCHBOARD_PUBLIC_URL": ""}, "SWITCHBOARD_PUBLIC_URL: where frontends reach this service"),
         ({"SWITCHBOARD_SIGNING_KEYS": ""}, "SWITCHBOARD_SIGNING_KEYS"),
         ({"SWITCHBOARD_USER_KEY_SECRET": ""}, "SWITCHBOARD_USER_KEY_SECRET"),
+        ({"SWITCHBOARD_AUDIT_KEY": ""}, "SWITCHBOARD_AUDIT_KEY (or …_FILE): a secret of 32 characters or more"),
+        ({"SWITCHBOARD_AUDIT_FSYNC": "1"}, "SWITCHBOARD_AUDIT_FSYNC: needs a file"),
+        ({"SWITCHBOARD_AUDIT": "file:/no/where"}, "SWITCHBOARD_AUDIT: file:/no/where: No such file or directory"),
+        ({"SWITCHBOARD_AUDIT_ANCHORS": "redis"}, "SWITCHBOARD_AUDIT_ANCHORS: redis needs SWITCHBOARD_REDIS_URL"),
         ({"SWITCHBOARD_PORT": "http"}, "SWITCHBOARD_PORT"),
         ({"SWITCHBOARD_EDGE_LIMIT": "300"}, "SWITCHBOARD_EDGE_LIMIT: Value error, `300` is no limit: write 300/minute"),
         ({"SWITCHBOARD_EDGE_EXEMPT": "me"}, "SWITCHBOARD_EDGE_EXEMPT: Value error, `me` is no address or network"),

@@ -11,13 +11,13 @@ PACKAGE = Path(__file__).parents[1] / "service" / "switchboard"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"dev"},
+    {"dev", "console"},
     {"app"},
     {"server"},
     {"heads"},
     {"settings", "logs", "metrics"},
     {"middleware", "endpoints"},
-    {"config", "broker"},
+    {"config", "broker", "operators"},
     {"leash"},
     {"admission"},
     {"providers", "ledger", "audit", "grants"},
@@ -77,7 +77,10 @@ def test_only_the_top_reads_settings():
     assert readers <= {"app", "server", "cli", "dev"}
 
 
-BUSINESS = {"broker", "leash", "clock", "admission", "grants", "presets", "tenants", "calls", "ledger", "identity", "sdp", "providers"}
+BUSINESS = {
+    "broker", "operators", "leash", "clock", "admission", "grants", "presets", "tenants", "calls", "ledger", "identity",
+    "sdp", "providers",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("file", [file for file in modules() if room(file) in BUSINESS], ids=str)

@@ -120,6 +120,7 @@ async def test_a_call_ends_at_its_deadline(running, short):
         assert await world.metric("switchboard_call_duration_seconds_count", tenant="acme") == 1
 
 
+@pytest.mark.timing  # so many at once, in the time that Redis has for each
 async def test_one_offer_of_200_at_once_opens_a_call(running):
     async with running(open_calls={"user": 1}, when_user_full="refuse", call_seconds=900) as world:
         answers = await asyncio.gather(*(world.relay() for _ in range(200)))
@@ -150,6 +151,7 @@ async def test_the_oldest_call_makes_room(running):
         assert listed.json() == {"calls": [await status(world, second), await status(world, third)]}
 
 
+@pytest.mark.timing
 async def test_many_replacements_at_once_never_leave_two(running):
     async with running(open_calls={"user": 1}) as world:
         await open_call(world)

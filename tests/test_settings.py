@@ -33,6 +33,17 @@ def test_secrets_as_files(monkeypatch, tmp_path):
     assert made.user_key_secret is not None
 
 
+def test_the_admin_token_as_a_file(monkeypatch, tmp_path):
+    assert Settings().admin_token is None
+    file = tmp_path / "token"
+    file.write_text(f"{LONG}\n")
+    monkeypatch.setenv("SWITCHBOARD_ADMIN_TOKEN_FILE", str(file))
+    made = Settings()
+    assert made.admin_token is not None
+    assert made.admin_token.get_secret_value() == LONG
+    assert LONG not in repr(made)
+
+
 def test_a_secret_file_that_is_not_there(monkeypatch):
     monkeypatch.setenv("SWITCHBOARD_USER_KEY_SECRET_FILE", "/nowhere/at/all")
     with pytest.raises(ValueError, match="SWITCHBOARD_USER_KEY_SECRET_FILE: /nowhere/at/all cannot be read"):
@@ -55,6 +66,9 @@ def test_only_secrets_come_as_files(monkeypatch, tmp_path):
         ("PUBLIC_URL", "https://voice.example.com?x=1"),
         ("USER_KEY_SECRET", "short"),
         ("SIGNING_KEYS", f"{LONG},short"),
+        ("ADMIN_TOKEN", "short"),
+        ("ADMIN_TOKEN", f"{LONG} {LONG}"),
+        ("ADMIN_TOKEN", f"{LONG}é"),
         ("LOG_LEVEL", "loud"),
         ("PROVIDER_TIMEOUT", "0"),
         ("DRAIN_SECONDS", "-1"),

@@ -2,19 +2,61 @@
 
 import asyncio
 import os
+import re
 import shlex
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 import orjson
 
 from switchboard import __version__
 
+if TYPE_CHECKING:
+    from switchboard.audit.anchors import Anchor
+
 CONFIG_ARGUMENT = click.Path(path_type=Path, exists=True, readable=True)
+FILE = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False)
+FILE_OR_INPUT = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False, allow_dash=True)
+STANDARD_INPUT = Path("-")
+
+
+class Moment(click.ParamType[str]):
+    """A time as audit records have it."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """ISO 8601; without a zone it is UTC."""
+        from switchboard.audit.event import utc_text
+
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time: write 2026-11-20T10:00Z", param, ctx)
+        return utc_text(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def for_operators(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command to a running service."""
+    url = click.option(
+        "--url",
+        metavar="URL",
+        callback=_http_url,
+        help="Where its ops port is (default: http://127.0.0.1:$SWITCHBOARD_OPS_PORT).",
+    )
+    return url(click.option("--json", "in_json", is_flag=True, help="For machines.")(command))
+
+
+def _http_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+        raise click.BadParameter("write it like http://127.0.0.1:9090")
+    return url
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -175,6 +217,234 @@ def serve() -> None:
             )
 
     _run(run())
+
+
+@main.command()
+@click.option("--tenant", help="Of this tenant only.")
+@for_operators
+def calls(tenant: str | None, url: str | None, *, in_json: bool) -> None:
+    """List open calls, and which tenants are suspended.
+
+    Like `hang-up`, `suspend` and `resume` it asks the ops port of a running service, with the token that the service
+    was started with: from $SWITCHBOARD_ADMIN_TOKEN, or from the file that $SWITCHBOARD_ADMIN_TOKEN_FILE names.
+
+    In the table, USER is the begin of the user key, as in the audit; LEFT is the time until the call's deadline.
+
+    \b
+    Examples:
+      switchboard calls --tenant acme
+      switchboard calls --json | jq -r '.calls[].id'
+    """  # noqa: D301 - click takes the backspace as "leave these lines as they are"
+    from switchboard.console import telling
+
+    listing = _ask_service(url, "GET", "calls", tenant=tenant)
+    click.echo(_json(listing) if in_json else telling.listing_text(listing))
+
+
+@main.command("hang-up")
+@click.argument("call")
+@click.option("--tenant", help="Whose call it is: then it need not be searched for.")
+@for_operators
+def hang_up(call: str, tenant: str | None, url: str | None, *, in_json: bool) -> None:
+    """Hang up one CALL, by its id.
+
+    `switchboard calls` shows the ids. A call that has ended stays as it ended; that is no failure. If the provider does
+    not confirm it, the service goes on trying, and this exits with 1.
+    """
+    from switchboard.console import telling
+
+    ended = _ask_service(url, "DELETE", "calls", call, tenant=tenant)
+    click.echo(_json(ended) if in_json else telling.call_text(ended))
+
+
+@main.command()
+@click.argument("tenant")
+@for_operators
+def suspend(tenant: str, url: str | None, *, in_json: bool) -> None:
+    """Refuse a TENANT everywhere and hang up its calls.
+
+    Every replica refuses it within a second. It is not asked back; `switchboard resume TENANT` undoes it. Twice does no
+    harm. For good, write `suspended: true` in the policy.
+    """
+    from switchboard.console import telling
+
+    state = _ask_service(url, "POST", "tenants", tenant, "suspend")
+    click.echo(_json(state) if in_json else telling.suspended_text(state, _where(url)))
+
+
+@main.command()
+@click.argument("tenant")
+@for_operators
+def resume(tenant: str, url: str | None, *, in_json: bool) -> None:
+    """Serve a TENANT again that was suspended.
+
+    Calls that were to be hung up still are. A tenant that the policy suspends (`suspended: true`) stays suspended: this
+    says so, and exits with 1.
+    """
+    from switchboard.console import telling
+
+    state = _ask_service(url, "POST", "tenants", tenant, "resume")
+    click.echo(_json(state) if in_json else telling.resumed_text(state, _where(url)))
+
+
+@main.group()
+def audit() -> None:
+    """Verify and read records of the audit."""
+
+
+@audit.command("verify")
+@click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--anchor",
+    "anchor_places",
+    multiple=True,
+    metavar="FILE|redis",
+    help="Checkpoints: a file of them, or `redis` for $SWITCHBOARD_REDIS_URL; may be given again.",
+)
+@click.option("--host", "hosts", multiple=True, help="Ask for the chains of this host only; may be given again.")
+@click.option("--since", type=Moment(), help="What is older may be missing, because it is not kept for longer.")
+@click.option(
+    "--key-file",
+    "key_files",
+    type=FILE,
+    multiple=True,
+    help="A file with the key (default: $SWITCHBOARD_AUDIT_KEY or …_FILE); all of them, if it has been changed.",
+)
+@click.option("--json", "in_json", is_flag=True, help="For machines.")
+def verify_audit(
+    files: Sequence[Path],
+    *,
+    anchor_places: Sequence[str],
+    hosts: Sequence[str],
+    since: str | None,
+    key_files: Sequence[Path],
+    in_json: bool,
+) -> None:
+    """Say whether the records in each FILE are all there, unchanged and in order.
+
+    Give a rotated set together, in any order: audit.jsonl*. Names the first record that was edited, removed, reordered,
+    duplicated or inserted; where a chain has no end (a crash, or a cut); with --anchor, what was there once.
+
+    \b
+    Exit code: 0 no problem, 1 a problem, 2 wrong use.
+    """  # noqa: D301 - click takes the backspace as "leave these lines as they are"
+    from switchboard.audit import verify
+
+    keys = _audit_keys(key_files)
+    anchors = [one for place in anchor_places for one in _anchors_at(place) if not hosts or one.host in hosts]
+    size = sum(file.stat().st_size for file in files)
+    with click.progressbar(length=size, label="verifying", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        verdict = verify.verify(files, keys, anchors=anchors, since=since, on_progress=bar.update)
+    click.echo(verify.as_json(verdict) if in_json else verify.as_text(verdict), nl=in_json)
+    sys.exit(1 if verdict.problems else 0)
+
+
+@audit.command("show")
+@click.argument("files", type=FILE_OR_INPUT, nargs=-1, required=True, metavar="FILE...")
+@click.option("--tenant", help="Records of this tenant.")
+@click.option("--outcome", type=click.Choice(["allowed", "denied", "error"]), help="Records with this outcome.")
+@click.option("--action", help="Records of this action, such as call.open.")
+@click.option("--user-key", help="Records of this user, see `switchboard user-key`; its first characters will do.")
+@click.option("--call-id", help="Records of this call.")
+@click.option("--since", type=Moment(), help="Records from this time on.")
+@click.option("--until", type=Moment(), help="Records from before this time.")
+@click.option("--json", "in_json", is_flag=True, help="The records as they are, one per line.")
+def show_audit(files: Sequence[Path], *, in_json: bool, **wanted: str | None) -> None:
+    """Print the records in each FILE that fit everything that is asked for. `-` reads standard input.
+
+    Times are ISO 8601, like 2026-11-20T10:00Z; without a zone they are UTC.
+    """
+    from switchboard.audit import show
+    from switchboard.audit.reading import in_order
+
+    given = [file for file in files if file != STANDARD_INPUT]
+    if not in_json:
+        click.echo(show.header())
+    with ExitStack() as stack:
+        streams: list[IO[bytes]] = [stack.enter_context(file.open("rb")) for file in in_order(given)]
+        if len(given) < len(files):
+            streams.append(sys.stdin.buffer)
+        for line, record in show.wanted(chain.from_iterable(streams), show.Filter(**wanted)):
+            click.echo(line.rstrip(b"\n") if in_json else show.row(record))
+
+
+@main.command("user-key")
+@click.option("--issuer", required=True, help="The claim `iss` of the user's tokens, exactly.")
+@click.option("--tenant", required=True, help="The tenant that they lead to.")
+@click.option("--subject", required=True, help="The claim `sub`.")
+def user_key(issuer: str, tenant: str, subject: str) -> None:
+    """Print what stands for a user in the audit and at the provider, by SWITCHBOARD_USER_KEY_SECRET (or …_FILE).
+
+    \b
+    switchboard audit show audit.jsonl* --user-key $(switchboard user-key --issuer … --tenant … --subject …)
+    """  # noqa: D301 - click takes the backspace as "leave these lines as they are"
+    from switchboard.identity import Principal, UserKeys
+
+    secret = _settings().user_key_secret
+    if secret is None:
+        raise click.UsageError("SWITCHBOARD_USER_KEY_SECRET (or …_FILE) is needed: the one that the service has.")
+    keys = UserKeys(secret.get_secret_value().encode())
+    click.echo(keys.of(Principal(issuer=issuer, subject=subject, tenant=tenant, claims={})))
+
+
+def _audit_keys(files: Sequence[Path]) -> list[bytes]:
+    """The keys of chains, at least one."""
+    if files:
+        return [file.read_bytes().strip() for file in files]
+    key = _settings().audit_key
+    if key is None:
+        raise click.UsageError("SWITCHBOARD_AUDIT_KEY (or …_FILE, or --key-file) is needed: the one of the service.")
+    if key == "none":
+        raise click.UsageError("SWITCHBOARD_AUDIT_KEY is `none`: without a key there is no chain to verify.")
+    return [key.get_secret_value().encode()]
+
+
+def _anchors_at(place: str) -> "list[Anchor]":
+    from switchboard.app import CannotServe
+    from switchboard.app.evidence import redis_anchors
+    from switchboard.audit.anchors import AnchorsAway, read_anchors
+
+    async def ask() -> "list[Anchor]":
+        anchors = redis_anchors(_settings())
+        try:
+            return await anchors.read()
+        finally:
+            await anchors.aclose()
+
+    try:
+        return asyncio.run(ask()) if place == "redis" else read_anchors(Path(place))
+    except (CannotServe, AnchorsAway) as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _ask_service(url: str | None, method: str, *path: str, **query: str | None) -> dict[str, Any]:
+    from switchboard.console.asking import NotDone, OpsPort
+
+    settings = _settings()
+    if settings.admin_token is None:
+        _give_up(
+            "SWITCHBOARD_ADMIN_TOKEN is not set: put in it what the service was started with, or name the file that"
+            " holds it in SWITCHBOARD_ADMIN_TOKEN_FILE"
+        )
+    token = settings.admin_token.get_secret_value()
+    try:
+        return OpsPort(url or _ops_url(settings), token).ask(method, *path, **query)
+    except NotDone as error:
+        _give_up(str(error))
+
+
+def _ops_url(settings: Any) -> str:
+    """Where a service with the same environment has its ops port."""
+    host = "127.0.0.1" if settings.ops_host in ("0.0.0.0", "::") else settings.ops_host  # noqa: S104 - it listens there
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.ops_port}"
+
+
+def _where(url: str | None) -> str:
+    return f" --url {url}" if url else ""
+
+
+def _json(told: dict[str, Any]) -> str:
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2).decode()
 
 
 def _called_as() -> str:

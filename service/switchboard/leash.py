@@ -13,10 +13,11 @@ from switchboard.admission import KillSwitch, Policies
 from switchboard.audit import Audit, Caller, Event
 from switchboard.calls import Call, EndedBy
 from switchboard.clock import SharedClock
-from switchboard.errors import AuditUnavailable, ProviderError, ProviderTimeout, ProviderUnavailable
+from switchboard.errors import AuditUnavailable, Degraded, ProviderError, ProviderTimeout, ProviderUnavailable
 from switchboard.ledger import Ending, Ledger
 
 TICK_SECONDS = 0.5  # between two looks at what is due; a suspended tenant is refused after this long
+POLICY_SECONDS = 1.0  # between two looks at the open calls of tenants that the policy suspends
 AT_ONCE = 64  # hang-ups of one replica
 HANGUP_SECONDS = 2.0  # shorter than a claim, after which another replica would try as well
 LONGEST_WAIT_SECONDS = 30.0  # between two tries
@@ -26,7 +27,7 @@ class Leash:
     """Ends calls. Collaborators are injected.
 
     Args:
-        policies: today's providers.
+        policies: today's providers, and whom the policy suspends.
         ledger: the register.
         audit: where ends are recorded.
         clock: is set by the register's.
@@ -54,6 +55,7 @@ class Leash:
     async def run(self) -> None:
         """Sweep for ever."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._stop_suspended())
             at_work: set[asyncio.Task[None]] = set()
             while True:
                 free = AT_ONCE - len(at_work)
@@ -70,7 +72,8 @@ class Leash:
     async def look(self, most: int) -> tuple[Call, ...]:
         """Claim what is due, and learn the time and who is suspended."""
         sweep = await self._ledger.sweep(most)
-        self._clock.adjust(sweep.now)
+        if sweep.now is not None:
+            self._clock.adjust(sweep.now)
         self._kill_switch.suspended = sweep.suspended
         return sweep.due
 
@@ -108,6 +111,23 @@ class Leash:
         if ending.is_ours:
             await self._record(ending.call, caller)
         return ending
+
+    async def _stop_suspended(self) -> None:
+        """Have calls hung up for ever whose tenant the policy suspends: the register knows only whom operators did.
+
+        Again and again, because a replica that has not read this policy yet may still open some.
+        """
+        while True:
+            with contextlib.suppress(Degraded):
+                await self._hasten_suspended()
+            await asyncio.sleep(POLICY_SECONDS)
+
+    async def _hasten_suspended(self) -> None:
+        tenants = [name for name, tenant in self._policies.current.tenants.items() if tenant.suspended]
+        for tenant, count in zip(tenants, await self._ledger.count(tenants), strict=True):
+            for call in await self._ledger.open_calls(tenant) if count else ():
+                if call.ending is None:
+                    await self._ledger.put_off(call, by="suspended", seconds=0)
 
     async def _finish_due(self, call: Call) -> None:
         caller = Caller(self._new_request_id())

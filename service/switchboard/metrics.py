@@ -137,7 +137,7 @@ class Metrics:
         self._decisions.labels(event.action, self._tenant(event.tenant), event.outcome, event.reason).inc()
         if event.reason != "audit_unavailable":
             self._audit.inc()
-        if event.action == "call.end" and event.seconds is not None:
+        if event.action == "call.end" and event.outcome == "allowed" and event.seconds is not None:
             self._ended.labels(self._tenant(event.tenant), event.reason).inc()
             self._call_seconds.labels(self._tenant(event.tenant)).observe(event.seconds)
         for policy in event.shadow:

@@ -1,6 +1,7 @@
 """What a process needs from its environment: addresses, bounds and secrets. Policy is not here but in the YAML."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,6 +56,9 @@ class Settings(BaseSettings):
         default=(), description="secrets of the grants, comma-separated: the first seals, all open"
     )
     user_key_secret: Secret | None = Field(default=None, description="keys the user hash; never rotated")
+    admin_token: Secret | None = Field(
+        default=None, description="what operators present on the ops port; unset: there is no /admin"
+    )
     audit: str = Field(default="stdout", description="where the audit goes: `stdout` or `file:PATH`")
     audit_fsync: bool = Field(default=False, description="whether a record is on disk before its answer leaves")
     audit_key: Secret | Literal["none"] | None = Field(
@@ -108,6 +112,13 @@ class Settings(BaseSettings):
             if network.prefixlen == 0:
                 raise ValueError(f"`{network}` would believe everyone: write the networks of your own proxies")
         return trusted
+
+    @field_validator("admin_token")
+    @classmethod
+    def _fit_for_a_header(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+            raise ValueError("it is sent in a header: write ASCII without spaces, as `openssl rand -hex 32` does")
+        return token
 
     @field_validator("audit", "audit_anchors")
     @classmethod

@@ -1,5 +1,6 @@
 """Tenants: whose presets, origins and limits apply to a caller."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from switchboard.errors import OriginNotAllowed, UnknownPreset
 from switchboard.identity import claim_at
 from switchboard.presets import Preset
 from switchboard.ratelimit import Quota
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +92,8 @@ class Tenant:
         if preset is None:
             raise UnknownPreset
         return preset
+
+
+def is_tenant_name(text: str) -> bool:
+    """Whether a text can be a tenant's name at all; only such a text is ever put into a key of Redis."""
+    return _NAME.fullmatch(text) is not None

@@ -128,10 +128,11 @@ def nothing_wrong(folder: Path) -> Iterator[Trouble]:
 
 
 class SlowWay:
-    """A way to a port on which each answer takes its time; in a thread of its own."""
+    """A way to a port on which each answer takes its time, or what is asked as well; in a thread of its own."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, both_ways: bool = False) -> None:
         self._target = port
+        self._both_ways = both_ways
         self._delay = 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -174,7 +175,8 @@ class SlowWay:
         try:
             there, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
             writers.append(there_writer)
-            await asyncio.gather(self._pass(reader, there_writer, 0), self._pass(there, writer, None))
+            asked = self._pass(reader, there_writer, delayed=self._both_ways)
+            await asyncio.gather(asked, self._pass(there, writer, delayed=True))
         except (OSError, asyncio.CancelledError):
             pass
         finally:
@@ -182,9 +184,9 @@ class SlowWay:
                 one.close()
             self._tasks.discard(task)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float | None) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, delayed: bool) -> None:
         while data := await reader.read(65536):
-            await asyncio.sleep(self._delay if delay is None else delay)
+            await asyncio.sleep(self._delay if delayed else 0)
             writer.write(data)
         writer.close()
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +16,17 @@ from tests.support.leaks import LEAKS
 
 
 class Process:
-    """`switchboard ARGS…`, with both its streams read as they come."""
+    """`switchboard ARGS…`, with both its streams read as they come.
 
-    def __init__(self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    `under` is a program that runs it, with its own arguments: `faketime`, say.
+    """
+
+    def __init__(
+        self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None, under: Sequence[str] = ()
+    ) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHBOARD_")}
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "switchboard", *args],
+            [*under, sys.executable, "-m", "switchboard", *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -62,6 +67,14 @@ class Process:
         self.popen.send_signal(number)
         return self.wait()
 
+    def kill(self) -> None:
+        """kill -9, unless it has ended; what it has said is read to its end."""
+        self.popen.kill()
+        self.wait()
+        for stream in (self.popen.stdout, self.popen.stderr):
+            if stream:
+                stream.close()
+
     def until(self, url: str, status: int = 200, seconds: float = 15) -> httpx.Response:
         """Ask until the answer has this status."""
         end = time.monotonic() + seconds
@@ -84,12 +97,7 @@ def switchboard(*args: str, env: dict[str, str] | None = None, cwd: Path | None 
     try:
         yield process
     finally:
-        if process.popen.poll() is None:
-            process.popen.kill()
-        process.wait()
-        for stream in (process.popen.stdout, process.popen.stderr):
-            if stream:
-                stream.close()
+        process.kill()
 
 
 def free_ports(count: int) -> list[int]:

@@ -27,6 +27,7 @@ LEGACY_SECRET = LEAKS.plant("shared secret", "a-shared-secret-of-the-legacy-back
 SIGNING_KEY = LEAKS.plant("signing key", "signing-key-of-the-tests-0123456789")
 USER_KEY_SECRET = LEAKS.plant("user key secret", "user-key-secret-of-the-tests-0123456")
 AUDIT_KEY = LEAKS.plant("audit key", "audit-key-of-the-tests-0123456789abcd")
+ADMIN_TOKEN = LEAKS.plant("admin token", "admin-token-of-the-tests-0123456789ab")
 TODAY = date(2026, 11, 20)
 
 for text in ("of Acme with orders", "senior engineer on call", "the concierge of Widgets"):

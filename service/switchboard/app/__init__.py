@@ -27,7 +27,7 @@ from switchboard.clock import SharedClock
 from switchboard.config import schema
 from switchboard.config.compile import all_origins, tenants_of
 from switchboard.config.secrets import Secrets
-from switchboard.endpoints import calls, docs, openai, report, sdp, token
+from switchboard.endpoints import admin, calls, docs, openai, report, sdp, token
 from switchboard.endpoints.answering import answer_defect, answer_http_exception, answer_refusal
 from switchboard.endpoints.edge import Edge
 from switchboard.endpoints.ops import Readiness, health_routes, metrics_routes
@@ -40,6 +40,7 @@ from switchboard.leash import Leash
 from switchboard.ledger import Ledger
 from switchboard.metrics import Metrics
 from switchboard.middleware import Cors, RealClient, RequestContext
+from switchboard.operators import AdminToken, Operators
 from switchboard.providers.openai import OpenAI, ProviderKey
 from switchboard.providers.transport import ObservedTransport, PyreqwestTransport, Transport
 from switchboard.settings import Settings
@@ -143,16 +144,26 @@ async def build(
                 *health_routes(readiness, details=False),
             ]
         )
+        for_operators: list[BaseRoute] = [*health_routes(readiness, details=True), *metrics_routes(metrics.render)]
+        if settings.admin_token is not None:
+            operators = Operators(
+                admin_token=AdminToken.of(settings.admin_token.get_secret_value()),
+                policies=policies,
+                ledger=ledger,
+                leash=leash,
+                audit=audit,
+                kill_switch=kill_switch,
+                clock=clock,
+            )
+            for_operators += admin.routes(operators)
+        addresses = ClientAddress(settings.trusted_proxies)
         yield Service(
             public=RequestContext(
-                RealClient(
-                    Cors(public, origins=lambda: policies.current.origins),
-                    addresses=ClientAddress(settings.trusted_proxies),
-                ),
+                RealClient(Cors(public, origins=lambda: policies.current.origins), addresses=addresses),
                 observe=metrics.observe_http,
             ),
             ops=RequestContext(
-                _starlette([*health_routes(readiness, details=True), *metrics_routes(metrics.render)]),
+                RealClient(_starlette(for_operators), addresses=addresses),
                 observe=lambda *_: None,
             ),
             readiness=readiness,

@@ -1,5 +1,6 @@
 """GET /calls: the caller's open calls; and how a call is shown."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +26,7 @@ def routes(broker: Broker) -> list[Route]:
     return [resource("/calls", GET=get_calls)]
 
 
-def call_as_json(call: Call) -> dict[str, Any]:
-    """What its owner is shown; times are unix seconds."""
+def call_as_json(call: Call, shown: Sequence[str] = SHOWN) -> dict[str, Any]:
+    """A call as it is shown, by default to its owner; times are unix seconds."""
     known = {**asdict(call), "state": call.state}
-    return {name: known[name] for name in SHOWN}
+    return {name: known[name] for name in shown}

@@ -99,12 +99,14 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What a sweeper has to do: `due` calls are its own for `CLAIM_SECONDS`. `now` is the register's time.
+    """What a sweeper has to do: `due` calls are its own for `CLAIM_SECONDS`.
+
+    `now` is the register's time; None where that is the process's own.
 
     A due call that has ended already is one whose end nobody has put on record.
     """
 
-    now: float
+    now: float | None = None
     due: tuple[Call, ...] = ()
     suspended: frozenset[str] = frozenset()
 

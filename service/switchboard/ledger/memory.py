@@ -126,7 +126,7 @@ class MemoryLedger:
         """See `Ledger.sweep`."""
         for tenant in self._suspended:
             self._register.hasten(tenant)
-        return Sweep(self._clock(), self._register.claim(most), self._suspended)
+        return Sweep(due=self._register.claim(most), suspended=self._suspended)
 
     async def open_calls(self, tenant: str | None = None, user_key: str | None = None) -> Sequence[Call]:
         """See `Ledger.open_calls`."""
