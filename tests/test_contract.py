@@ -13,7 +13,7 @@ import pytest
 from openapi_spec_validator import validate
 from starlette.applications import Starlette
 
-from switchboard import broker
+from switchboard import broker, leash
 from switchboard.endpoints import reading
 from switchboard.endpoints.ops import Readiness, health_routes
 from switchboard.errors import Refusal
@@ -28,12 +28,14 @@ from tests.support.contract import DOCUMENT, METHODS, OPERATIONS, check, mistake
 PAGE_PARTS = "/docs/"  # what the page loads is no contract
 AWAY = "http://127.0.0.1:9/"  # an issuer that nobody runs
 MINTING = ("getToken", "createToken")
-OFFERING = ("openCall", "openCallAtSession")
-CALLING = ("getCall", "endCall")
+OFFERING = ("openCall", "openCallAtSession", "openCallAtProvidersPath")
+ENDING = ("endCall", "endCallAtProvidersPath")
+CALLING = ("getCall", *ENDING)
 REPORTING = ("reportCall", "report")
-DESCRIBING = ("describeOffers", "describeOffersAtSession")
-LIMITED = (*MINTING, *OFFERING, *CALLING, *REPORTING, *DESCRIBING, "getContractYaml", "getContractJson", "getDocs")
-BUSY = (*MINTING, *OFFERING, "endCall")  # asks the provider, and is on record
+DESCRIBING = ("describeOffers", "describeOffersAtSession", "describeOffersAtProvidersPath")
+KNOWING = (*MINTING, *OFFERING, *CALLING, "getCalls", *REPORTING)  # has to know who asks
+LIMITED = (*KNOWING, *DESCRIBING, "getContractYaml", "getContractJson", "getDocs")
+BUSY = (*MINTING, *OFFERING, *ENDING)  # asks the provider, and is on record
 
 
 # The document by itself.
@@ -147,13 +149,13 @@ class Asking:
     async def __call__(self, operation, *, token=None, query="", headers=None, **content):
         method, path = OPERATIONS[operation]
         if "{call_id}" in path:
-            path = path.replace("/sdp/{call_id}", self.call_path or await self.open_call())
+            path = path.replace("{call_id}", (self.call_path or await self.open_call()).rpartition("/")[2])
         if operation == "createToken" and not content:
             content = {"json": {}}
         if operation in REPORTING and not content:
             content = {"json": {"event": "alive", "rtt_ms": 40}}
-        if operation in OFFERING and not content:
-            content = {"content": worlds.OFFER}
+        if operation in OFFERING and (not content or "offer" in content):
+            content = {"content": content.get("offer", worlds.OFFER)}
             headers = {"content-type": "application/sdp", **(headers or {})}
         bearer = {} if token == "" else self.world.auth(token)
         answer = await self.world.client.request(
@@ -170,13 +172,17 @@ class Asking:
 
 
 def _policy():
-    """The example, with a suspended tenant and an issuer that is away."""
+    """The example, with a suspended tenant, one of a single call, one of a minute, and an issuer that is away."""
     policy = worlds.example()
-    first = policy["issuers"][0]
-    first["tenants"] = ["acme", "paused"]
+    first, acme = policy["issuers"][0], policy["tenants"]["acme"]
     away = {name: value for name, value in first.items() if name != "jwks_url"} | {"issuer": AWAY}
     policy["issuers"] = [*policy["issuers"], away]
-    policy["tenants"] = {**policy["tenants"], "paused": {**policy["tenants"]["acme"], "suspended": True}}
+    policy["tenants"] |= {
+        "paused": {**acme, "suspended": True},
+        "single": {**acme, "limits": {"open_calls": {"user": 1}, "when_user_full": "refuse"}},
+        "minute": {**acme, "limits": {"minutes": {"user": "1/day"}}},
+    }
+    first["tenants"] = [name for name in policy["tenants"] if name != "widgets"]
     return policy
 
 
@@ -226,23 +232,23 @@ async def _(ask, operation, patch):
     return await ask(operation, files=_form(worlds.OFFER, session))
 
 
-@refused("missing_token", *MINTING, *OFFERING, *CALLING, *REPORTING)
+@refused("missing_token", *KNOWING)
 async def _(ask, operation, patch):
     return await ask(operation, token="")
 
 
-@refused("invalid_token", *MINTING, *OFFERING, *CALLING, *REPORTING)
+@refused("invalid_token", *KNOWING)
 async def _(ask, operation, patch):
     return await ask(operation, token="neither-a-jwt-nor-a-grant")
 
 
-@refused("expired_token", *MINTING, *OFFERING, *CALLING, *REPORTING)
+@refused("expired_token", *KNOWING)
 async def _(ask, operation, patch):
     now = int(time.time())
     return await ask(operation, token=ask.world.token(iat=now - 900, exp=now - 600))
 
 
-@refused("unknown_issuer", *MINTING, *OFFERING, *CALLING, *REPORTING)
+@refused("unknown_issuer", *KNOWING)
 async def _(ask, operation, patch):
     return await ask(operation, token=ask.world.token(iss="https://elsewhere.example/"))
 
@@ -254,15 +260,21 @@ async def _(ask, operation, patch):
     return await ask(operation, token=grant)
 
 
-@refused("grant_expired", *OFFERING, "report")
+@refused("grant_expired", *OFFERING, *CALLING, *REPORTING)
 async def _(ask, operation, patch):
+    if operation in (*CALLING, "reportCall"):
+        grant = (await ask.world.mint()).json()["value"]
+        ask.call_path = (await ask.world.relay(grant)).headers["location"]
+        await ask(ENDING[0], token=grant)
+        patch.setattr(broker, "GRANT_KEPT", -1)
+        return await ask(operation, token=grant)
     yesterday = Grants([worlds.SIGNING_KEY.encode()], clock=lambda: time.time() - 86400)
     principal = Principal("https://login.acme.example/", "user-alice-1f8e", "acme", {})
     grant, _ = yesterday.issue(principal, preset="support", wanted={}, seconds=60)
     return await ask(operation, token=grant)
 
 
-@refused("unknown_tenant", *MINTING, *OFFERING, *CALLING, *REPORTING)
+@refused("unknown_tenant", *KNOWING)
 async def _(ask, operation, patch):
     return await ask(operation, token=ask.world.token(org_id="nobody"))
 
@@ -272,7 +284,7 @@ async def _(ask, operation, patch):
     return await ask(operation, token=ask.world.token(org_id="paused"))
 
 
-@refused("origin_not_allowed", *MINTING, *OFFERING, *CALLING, *REPORTING, *DESCRIBING)
+@refused("origin_not_allowed", *KNOWING, *DESCRIBING)
 async def _(ask, operation, patch):
     headers = {"origin": "https://evil.example"}
     if operation.startswith("describe"):
@@ -326,6 +338,13 @@ async def _(ask, operation, patch):
     return await ask(operation, headers=here)
 
 
+@refused("too_many_calls", *OFFERING)
+async def _(ask, operation, patch):
+    single = ask.world.token(org_id="single")
+    await ask.world.relay(single, offer=worlds.fresh_offer(1))  # unlike that of `ask`
+    return await ask(operation, token=single)
+
+
 @refused("provider_refused", *BUSY)
 async def _(ask, operation, patch):
     return await _with_faults(ask, operation, status=401)
@@ -347,7 +366,7 @@ async def _(ask, operation, patch):
     return await _with_faults(ask, operation, status=429, retry_after=7)
 
 
-@refused("degraded", *MINTING, *OFFERING, *CALLING, *REPORTING)
+@refused("degraded", *KNOWING)
 async def _(ask, operation, patch):
     return await ask(operation, token=ask.world.token(iss=AWAY))
 
@@ -362,13 +381,13 @@ async def _(ask, operation, patch):
     return answer
 
 
-@refused("internal_error", *MINTING, *OFFERING, *CALLING, *REPORTING)
+@refused("internal_error", *KNOWING)
 async def _(ask, operation, patch):
     async def fail(*_, **__):
         raise RuntimeError("a defect")
 
-    await ask.open_call()
-    for use_case in ("mint", "relay", "look_up", "hang_up", "report"):
+    ask.call_path = "/sdp/rtc_any"
+    for use_case in ("mint", "relay", "calls", "look_up", "hang_up", "report"):
         patch.setattr(broker.Broker, use_case, fail)
     return await ask(operation)
 
@@ -436,12 +455,103 @@ async def test_credentials_are_as_described(ask):
 
 @pytest.mark.anyio
 async def test_calls_are_as_described(ask):
+    assert (await ask("getCalls")).json() == {"calls": []}
     for operation in OFFERING:
         assert (await ask(operation, query="?dcid=3")).status_code == 201
-    assert (await ask("getCall")).json()["state"] == "open"
-    for _ in range(2):
-        assert (await ask("endCall")).json()["ended_by"] == "owner"
-    assert (await ask("getCall")).json()["state"] == "ended"
+    for operation in ENDING:
+        ask.call_path = ""
+        shown = (await ask("getCall")).json()
+        assert shown["state"] == "open"
+        assert (await ask("getCalls")).json() == {"calls": [shown]}
+        for _ in range(2):
+            assert (await ask(operation)).status_code == 200
+        assert (await ask("getCall")).json()["ended_by"] == "owner"
+        assert (await ask("endCall")).json()["state"] == "ended"
+
+
+# Other ways to the same codes.
+
+
+@pytest.mark.anyio
+async def test_minutes_that_are_used_up_are_as_described(ask):
+    minute = ask.world.token(org_id="minute")
+    assert (await ask("openCall", token=minute)).status_code == 201
+    answer = await ask("openCall", token=minute, offer=worlds.fresh_offer(1))
+    assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
+    assert answer.json()["violated-policies"] == ["user-minutes-day"]
+
+
+@pytest.mark.anyio
+async def test_an_earlier_call_that_cannot_be_ended_is_as_described(ask):
+    await ask("openCall")
+    await ask.world.faults(status=500, operations=["hangup"])
+    answer = await ask("openCall", offer=worlds.fresh_offer(1))
+    assert (answer.status_code, answer.json()["code"]) == (503, "degraded")
+    await ask.world.faults()
+
+
+@pytest.mark.anyio
+async def test_a_grant_of_another_page_is_as_described(ask):
+    answer = await ask.world.client.get("/token", headers=ask.world.auth(origin=worlds.ORIGIN))
+    refused = await ask("openCall", token=answer.json()["value"])
+    assert (refused.status_code, refused.json()["code"]) == (403, "origin_not_allowed")
+    assert "grant" in refused.json()["detail"]
+
+
+@asynccontextmanager
+async def _while_opening(ask):
+    """An offer that the provider takes its time with."""
+    await ask.world.faults(delay_seconds=0.5, operations=["call"], times=1)
+    opening = asyncio.create_task(ask("openCall"))
+    while not ask.world.emulator.requests:  # noqa: ASYNC110 - the emulator has no event for it
+        await asyncio.sleep(0.01)
+    yield opening
+
+
+@pytest.mark.anyio
+async def test_the_same_offer_at_once_is_as_described(ask):
+    async with _while_opening(ask) as opening:
+        refused = await ask("openCall")
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_calls")
+        assert "offer" in refused.json()["detail"]
+        assert (await opening).status_code == 201
+
+
+@pytest.mark.anyio
+async def test_a_tenant_that_is_suspended_meanwhile_is_as_described(ask):
+    async with _while_opening(ask) as opening:
+        await ask.world.broker._ledger.suspend("acme", suspended=True)
+        refused = await opening
+        assert (refused.status_code, refused.json()["code"]) == (403, "tenant_suspended")
+    assert [call.state for call in ask.world.emulator.calls] == ["ended"]
+
+
+@pytest.mark.anyio
+async def test_users_of_a_suspended_tenant_may_still_ask_and_hang_up(ask):
+    grant = (await ask.world.mint()).json()["value"]
+    ask.call_path = (await ask.world.relay(grant)).headers["location"]
+    await ask.world.faults(status=500, operations=["hangup"])  # so that it is not ended at once
+    await ask.world.broker._ledger.suspend("acme", suspended=True)
+    await asyncio.sleep(2 * leash.TICK_SECONDS)
+    assert (await ask("createToken")).json()["code"] == "tenant_suspended"
+    await ask.world.faults()
+    for token in (None, grant):
+        for operation in (*CALLING, "reportCall"):
+            assert (await ask(operation, token=token)).status_code < 300
+    assert (await ask("getCalls")).json() == {"calls": []}
+
+
+@pytest.mark.anyio
+async def test_without_redis_it_is_as_described():
+    async with _asking(redis_url="redis://127.0.0.1:9/0") as ask:
+        grant = (await ask.world.mint()).json()["value"]
+        ask.call_path = "/sdp/rtc_that_nobody_can_look_up"
+        for operation in (*OFFERING, *CALLING, "getCalls", "reportCall"):
+            answer = await ask(operation)
+            assert (answer.status_code, answer.json()["code"]) == (503, "degraded")
+        assert (await ask("openCall", token=grant)).json()["code"] == "degraded"
+        # A tenant that limits no calls may open them all the same.
+        assert (await ask("openCall", token=ask.world.widgets_token())).status_code == 201
 
 
 @pytest.mark.anyio

@@ -210,6 +210,7 @@ async def test_the_same_offer_replaces_its_call(running):
         assert len(now_open(world)) == 2
 
 
+@pytest.mark.timing
 async def test_the_same_offer_at_once_opens_one_call(running):
     async with running() as world:
         answers = await asyncio.gather(*(world.relay(offer=OFFER) for _ in range(20)))
@@ -371,11 +372,16 @@ async def test_a_grant_is_good_for_the_page_it_was_minted_for():
         assert not world.emulator.requests
         opened = await world.relay(grant, origin=ORIGIN)
         assert opened.status_code == 201
+        # Of its own origin a browser sends no Origin with a GET.
+        for headers, code in (({}, 200), ({"origin": ORIGIN}, 200), ({"origin": "https://other.acme.example"}, 403)):
+            read = await world.client.get(opened.headers["location"], headers=world.auth(grant, **headers))
+            assert read.status_code == code
         # A grant of a backend is for whoever it hands it to.
         grant = (await world.mint()).json()["value"]
         assert (await world.relay(grant, origin=ORIGIN)).status_code == 201
 
 
+@pytest.mark.timing
 async def test_a_grant_opens_a_call_at_either_path_once(running):
     async with running() as world:
         grant = (await world.mint()).json()["value"]

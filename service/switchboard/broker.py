@@ -290,7 +290,7 @@ class Broker:
                 user_calls=limits.user_calls,
                 tenant_calls=limits.tenant_calls,
                 replace=limits.replace,
-                needs_register=limits.leashed and not caller.tenant.calls_without_register,
+                needs_register=limits.leashed and not (limits.shadow or caller.tenant.calls_without_register),
             )
         return Reservation(
             tenant=caller.tenant.name,

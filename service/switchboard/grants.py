@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from switchboard.errors import GrantExpired, InvalidRequest, InvalidToken
+from switchboard.errors import GrantExpired, InvalidRequest, InvalidToken, OriginNotAllowed
 from switchboard.identity import Principal
 
 PREFIX = "ek_swb_"
@@ -41,6 +41,19 @@ class Grant:
     wanted: Mapping[str, Any]
     expires_at: int
     origin: str | None = None
+
+    def check_origin(self, origin: str | None, *, needed: bool) -> None:
+        """Refuse a page of another origin than the one that the grant was minted for.
+
+        Args:
+            origin: of the page that presents it; None: the request has no Origin header.
+            needed: whether such a request is refused as well.
+
+        Raises:
+            OriginNotAllowed: it was minted for another page.
+        """
+        if self.origin is not None and origin != self.origin and (needed or origin is not None):
+            raise OriginNotAllowed("This grant was minted for a page of another origin.")
 
 
 class Grants:

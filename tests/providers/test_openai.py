@@ -140,6 +140,13 @@ async def test_retry_after_is_bounded(header, seconds):
     assert refused.value.retry_after == seconds
 
 
+@pytest.mark.parametrize("code", ["invalid_offer", None])
+async def test_a_hangup_that_is_refused_is_the_providers_doing(code):
+    """Whatever it says, the call may be open: a sweeper has to try again."""
+    with pytest.raises(ProviderError):
+        await provider(error(400, code=code))[0].hang_up("rtc_1", key_name="env:KEY", request_id="r-1")
+
+
 async def test_an_offer_that_the_provider_cannot_use_is_the_callers_mistake():
     with pytest.raises(InvalidOffer) as refused:
         await open_call(error(400, code="invalid_offer"))

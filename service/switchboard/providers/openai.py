@@ -109,6 +109,8 @@ class OpenAI:
             refusal = _failed(error)
             await self._end_unheard(refusal, error.head, key, request_id)
             raise refusal from None
+        if reply.status == 400 and _error_of(reply).get("code") == "invalid_offer":
+            raise InvalidOffer("The voice provider cannot use this SDP offer; send the browser's `sdp` unchanged.")
         if not _is_success(reply):
             _refuse(reply)
         call_id = _call_id(reply)
@@ -210,8 +212,6 @@ def _minted(reply: Reply) -> Minted:
 def _refuse(reply: Reply) -> NoReturn:
     """The provider's "no" in our words; of its own only the path of a field that our schema knows gets through."""
     error = _error_of(reply)
-    if reply.status == 400 and error.get("code") == "invalid_offer":
-        raise InvalidOffer("The voice provider cannot use this SDP offer; send the browser's `sdp` unchanged.")
     if reply.status == 429:
         if error.get("code") == "insufficient_quota":
             raise _with_id(ProviderUnavailable(), reply)
