@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test prove-limits prove-start lint fix lock clean
+.PHONY: help demo test prove-limits prove-audit prove-calls prove-start prove-image prove-chart chart chart-files lint fix lock clean
 PYTHON := .venv/bin/python
 
 help: ## List the targets.
@@ -17,9 +17,34 @@ prove-limits: ## Measure what docs/limits.md promises and write docs/proof/limit
 	@scripts/setup test
 	@$(PYTHON) -m tests.prove.limits --full --write
 
+prove-audit: ## Measure what docs/audit.md promises and write docs/proof/audit.md; a quarter of an hour.
+	@scripts/setup test
+	@$(PYTHON) -m tests.prove.audit --full --write
+
+prove-calls: ## Measure how calls end, whatever is killed or off, and write docs/proof/calls.md; ten minutes.
+	@scripts/setup test
+	@$(PYTHON) -m tests.prove.calls --full --write
+
 prove-start: ## Measure `make demo` in a fresh clone and write docs/proof/start.md; a minute.
 	@scripts/setup test
 	@$(PYTHON) -m tests.prove.start --write
+
+prove-image: ## Build the image, run it, write docs/proof/image.md; as root, five minutes.
+	@scripts/setup proof
+	@PATH="$$PWD/.venv/bin:$$PATH" $(PYTHON) -m tests.prove.image --write
+
+prove-chart: ## Hold the chart against a real API server, write docs/proof/chart.md; a quarter of an hour at first.
+	@scripts/setup proof
+	@PATH="$$PWD/.venv/bin:$$PATH" $(PYTHON) -m tests.prove.chart --write
+
+chart: ## Every test of the chart.
+	@scripts/setup test
+	@$(PYTHON) -m pytest -q tests/helm
+
+chart-files: ## Write what the chart takes from elsewhere: its README, rules, dashboards, the settings that it accepts.
+	@scripts/setup test
+	@$(PYTHON) scripts/chart.py
+	@$(PYTHON) -m tests.helm.upgrade
 
 lint: ## Format, style and types only.
 	@scripts/setup test
@@ -34,4 +59,4 @@ lock: ## Write every lock anew: locks/*.txt and that of the npm packages (UPGRAD
 	@scripts/lock
 
 clean: ## Remove everything that was made here.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* build dist tests/e2e/clients/node_modules
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* build dist tests/e2e/clients/node_modules tests/helm/tools/node_modules

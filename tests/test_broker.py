@@ -380,6 +380,7 @@ async def test_a_call_is_a_resource_of_its_owner(world):
         "preset": "support",
         "started_at": shown["started_at"],
         "deadline": shown["started_at"] + 900,
+        "idle_seconds": 60,
         "ended_at": None,
         "ended_by": None,
     }

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from switchboard.clientaddress import ClientAddress, counted_as, networks, parsed, within
+from switchboard.clientaddress import ClientAddress, counted_as, network_of, networks, parsed, within
 
 PROXIES = networks("10.0.0.0/8, 192.0.2.7, fd00::/8")
 BEHIND = ClientAddress(PROXIES)
@@ -294,3 +294,20 @@ def test_mistakes_in_networks(written, says):
 )
 def test_a_proxy_that_nobody_named_is_noticed(peer, name, overlooked):
     assert BEHIND.overlooks(peer, headers((name, CLIENT))) is overlooked
+
+
+# What can be kept of it.
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.9", "203.0.113.0/24"),
+        ("203.0.113.0", "203.0.113.0/24"),
+        ("2001:db8:12:3456:789a::1", "2001:db8:12::/48"),
+        ("::ffff:203.0.113.9", "203.0.113.0/24"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_the_network_of_an_address(address, network):
+    assert network_of(address) == network

@@ -22,7 +22,11 @@ async def address(world):
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     listening = await asyncio.get_running_loop().create_server(
-        lambda: BoundedHeads(config=config, server_state=server.server_state, app_state={}), "127.0.0.1", 0
+        lambda: BoundedHeads(
+            config=config, server_state=server.server_state, app_state={}, observe=world.service.observe
+        ),
+        "127.0.0.1",
+        0,
     )
     yield listening.sockets[0].getsockname()
     listening.close()
@@ -87,6 +91,25 @@ async def test_a_head_that_is_just_small_enough(address):
     filler = b"x" * (MAX_HEAD_BYTES - 100)
     answer = await converse(address, BEGIN + b"X-Big: " + filler + b"\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+async def test_what_is_refused_here_is_counted_and_logged_as_well(address, world, monkeypatch, caplog):
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.2)
+    refused = [problem(await converse(address, *parts)) for parts in ([b"NONSENSE\r\n\r\n"], [BEGIN], [b""])]
+    told = [record.msg for record in caplog.records if record.name == "switchboard.http"]
+    # The last one asked for nothing.
+    assert [(line["status"], line["request_id"]) for line in told] == [
+        (400, refused[0]["request_id"]),
+        (408, refused[1]["request_id"]),
+    ]
+    assert (told[1]["route"], told[1]["method"], told[1]["duration_ms"]) == (
+        "none",
+        "other",
+        pytest.approx(200, abs=90),
+    )
+    for status in ("400", "408"):
+        name = "switchboard_http_request_duration_seconds_count"
+        assert await world.metric(name, route="none", method="other", status=status) == 1
 
 
 @pytest.mark.parametrize("parts", [[b""], [BEGIN], [BEGIN, b"X-Slow: y\r\n"]], ids=["nothing", "half", "dripping"])

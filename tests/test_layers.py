@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "service" / "switchboard"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"dev", "console"},
+    {"dev", "console", "serving"},
     {"app"},
-    {"server"},
+    {"server", "workers"},
     {"heads"},
     {"settings", "logs", "metrics"},
     {"middleware", "endpoints"},
@@ -74,7 +74,7 @@ def test_the_session_models_stand_alone(file):
 
 def test_only_the_top_reads_settings():
     readers = {room(file) for file in modules() if "settings" in imported(file)}
-    assert readers <= {"app", "server", "cli", "dev"}
+    assert readers <= {"app", "server", "cli", "dev", "serving"}
 
 
 BUSINESS = {

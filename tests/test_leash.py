@@ -152,6 +152,16 @@ async def test_the_oldest_call_makes_room(running):
 
 
 @pytest.mark.timing
+async def test_a_call_that_is_over_already_makes_room_as_well(running):
+    """Nobody can tell this from a call that another one, at another replica, has hung up a moment ago."""
+    async with running(open_calls={"user": 1}) as world:
+        first = await open_call(world)
+        world.emulator.end(first.removeprefix("/sdp/"))
+        await open_call(world)
+        assert (await status(world, first))["ended_by"] == "replaced"
+        assert [one["reason"] for one in ends(world)] == ["replaced"]
+
+
 async def test_many_replacements_at_once_never_leave_two(running):
     async with running(open_calls={"user": 1}) as world:
         await open_call(world)
@@ -366,8 +376,9 @@ async def test_a_grant_is_good_for_the_page_it_was_minted_for():
     async with worlds.world(tree) as world:
         answer = await world.client.get("/token", headers=world.auth(origin=ORIGIN))
         grant = answer.json()["value"]
-        for headers in ({}, {"origin": "https://other.acme.example"}):
-            refused = await world.relay(grant, **headers)
+        elsewhere: list[dict[str, str]] = [{}, {"origin": "https://other.acme.example"}]
+        for headers in elsewhere:
+            refused = await world.relay(grant, offer=None, **headers)
             assert (refused.status_code, refused.json()["code"]) == (403, "origin_not_allowed")
         assert not world.emulator.requests
         opened = await world.relay(grant, origin=ORIGIN)

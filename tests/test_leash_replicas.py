@@ -15,6 +15,7 @@ import pytest
 from switchboard import app, tenants
 from switchboard.calls import Call
 from switchboard.errors import ProviderError
+from switchboard.ledger import RECORD_SECONDS
 from tests.support import world as worlds
 from tests.support.redis import redis_server
 from tests.support.world import OFFER, World, fresh_offer
@@ -322,6 +323,46 @@ def running(request):
             yield world, Replica(world.client, world.records)
 
     return made
+
+
+async def test_a_blip_ends_no_call_whose_heartbeats_go_elsewhere(own_redis, short):
+    """The replica that opened it has not heard them, and must not take it for idle when it is alone."""
+    short(idle_seconds=2)
+    async with two(own_redis) as (world, one, other):
+        location = await opened(world)
+        await heartbeat(world, one, location)
+        for _ in range(6):
+            await asyncio.sleep(0.5)
+            await heartbeat(world, other, location)
+        own_redis.freeze()
+        await until_calls(world, 503, one)
+        own_redis.thaw()
+        for _ in range(6):
+            await asyncio.sleep(0.5)
+            await other.client.post(f"{location}/report", headers=world.auth(), json={"event": "alive"})
+        assert (await shown(world, other, location))["state"] == "open"
+
+
+async def test_a_call_is_on_record_once_though_it_is_hung_up_again_without_redis(own_redis):
+    async with two(own_redis) as (world, one, other):
+        location = await opened(world)
+        await other.client.delete(location, headers=world.auth())
+        own_redis.freeze()
+        await until_calls(world, 503, one)
+        again = await one.client.delete(location, headers=world.auth())
+        assert (again.status_code, again.json()["ended_by"]) == (200, "owner")
+        own_redis.thaw()
+        await until_calls(world, 200, one)
+        await asyncio.sleep(RECORD_SECONDS + 1)
+        assert sorted(end["reason"] for end in (*one.ends(), *other.ends())) == ["already_ended", "owner"]
+
+
+async def test_a_used_grant_stays_used_when_redis_has_lost_its_data(own_redis):
+    async with two(own_redis) as (world, one, _):
+        grant = (await world.mint()).json()["value"]
+        assert (await offered(world, one, grant)).status_code == 201
+        own_redis.do("FLUSHALL")
+        assert (await offered(world, one, grant, number=8)).json()["code"] == "grant_used"
 
 
 async def test_shadow_mode_keeps_calls_on_their_leash(running, short):

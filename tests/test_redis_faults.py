@@ -25,6 +25,7 @@ from switchboard.ledger.resilient import ResilientLedger
 from switchboard.ratelimit import Quota
 from tests.support import faults
 from tests.support.faults import (
+    ACME,
     ASKED,
     DECISION_MS,
     FAULTS,
@@ -120,7 +121,11 @@ async def resilient(url: str):
     switches: list[bool] = []
     primary = RedisLedger(connect(url))
     ledger = ResilientLedger(
-        primary, MemoryLedger(), on_error=lambda _: None, on_switch=lambda away, _: switches.append(away)
+        primary,
+        MemoryLedger(),
+        admits_locally=True,
+        on_error=lambda _: None,
+        on_switch=lambda away, _: switches.append(away),
     )
     await ledger.start()
     running = asyncio.create_task(ledger.run())
@@ -149,7 +154,7 @@ async def test_a_burst_is_no_failure(redis):
         for _ in range(3):
             await many(ledger, 1000)
         assert switches == []
-        assert redis.do("GET", "swb:{acme}:quota:tenant:3600") == "3000"
+        assert redis.do("GET", f"{ACME}quota:tenant:3600") == "3000"
 
 
 async def test_a_burst_on_a_frozen_redis_is_decided(tmp_path):
@@ -177,6 +182,25 @@ async def test_a_burst_through_sentinels_and_in_a_cluster_is_no_failure(tmp_path
                 assert switches == []
 
 
+async def test_a_cluster_that_is_away_in_part_is_called_away_once(tmp_path):
+    """Whatever the tenant of whoever finds it so: sweepers ask everywhere, and would find it away again and again."""
+    with cluster(tmp_path) as setup:
+        async with resilient(setup.url) as (ledger, switches):
+            await ledger.sweep(1)
+            assert switches == []
+            lost = setup.master_of("{0}")
+            lost.kill()
+            end = time.monotonic() + 0.9  # then a replica takes its place
+            while time.monotonic() < end:
+                await ledger.sweep(1)
+                await asyncio.sleep(0.05)
+            assert switches == [True]
+            await asyncio.to_thread(setup.until_promoted, lost, "{0}")
+            await until(lambda: not ledger.degraded)
+            await ledger.sweep(1)
+            assert switches == [True, False]
+
+
 async def test_a_slow_redis_does_not_keep_those_who_wait_behind_others(tmp_path):
     with redis_server(tmp_path) as server, faults.SlowWay(server.port) as way:
         async with resilient(way.url) as (ledger, switches):
@@ -199,14 +223,14 @@ async def test_a_server_that_speaks_something_else(tmp_path):
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with resilient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as (ledger, switches):
-        assert not (await ledger.reserve(reservation(1))).exceeded
+        assert not (await ledger.reserve(reservation(1))).standing.exceeded
         assert switches == [True]
     server.close()
 
 
 async def test_a_cluster_url_that_leads_to_a_single_server(redis):
     async with resilient(f"redis+cluster://{redis.address}") as (ledger, switches):
-        assert not (await ledger.reserve(reservation(1))).exceeded
+        assert not (await ledger.reserve(reservation(1))).standing.exceeded
         assert switches == [True]
 
 
@@ -272,7 +296,7 @@ async def test_tls_beyond_a_single_server(kind, monkeypatch):
     client = connect(f"rediss+{kind}://127.0.0.1:1,127.0.0.1:2/mymaster")
     assert len(made) == 1
     with pytest.raises(Exception, match=r"127\.0\.0\.1:|No master|cannot be connected"):
-        await client.get("a")
+        await client.hget("a", "b")
     assert len(made) == 1
     await client.aclose()
 
@@ -280,10 +304,10 @@ async def test_tls_beyond_a_single_server(kind, monkeypatch):
 async def test_a_cluster_that_has_moved_altogether_is_found_where_its_url_leads(tmp_path):
     with cluster(tmp_path) as setup:
         primary = RedisLedger(client := connect(setup.url))
-        await primary.probe("acme")
+        await primary.probe()
         (nowhere,) = free_ports(1)
         client.nodes_manager.startup_nodes = {  # type: ignore[attr-defined]
             "moved": ClusterNode("127.0.0.1", nowhere, **client.connection_kwargs)  # type: ignore[attr-defined]
         }
-        await primary.probe("acme")
+        await primary.probe()
         await primary.aclose()

@@ -69,6 +69,15 @@ def test_only_secrets_come_as_files(monkeypatch, tmp_path):
         ("ADMIN_TOKEN", "short"),
         ("ADMIN_TOKEN", f"{LONG} {LONG}"),
         ("ADMIN_TOKEN", f"{LONG}é"),
+        ("AUDIT", "syslog"),
+        ("AUDIT", "file:"),
+        ("AUDIT", "/var/log/audit.jsonl"),
+        ("AUDIT_KEY", "short"),
+        ("AUDIT_KEY", "None"),
+        ("AUDIT_CLIENT_IP", "some"),
+        ("AUDIT_ROTATE_BYTES", "-1"),
+        ("AUDIT_ANCHORS", "stdout"),
+        ("AUDIT_ANCHORS", "redis://host"),
         ("LOG_LEVEL", "loud"),
         ("PROVIDER_TIMEOUT", "0"),
         ("DRAIN_SECONDS", "-1"),
@@ -106,3 +115,23 @@ def test_the_edge(monkeypatch):
     assert [str(one) for one in made.trusted_proxies] == ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"]
     assert [str(one) for one in made.edge_exempt] == ["0.0.0.0/0", "::/0"]
     assert made.edge_limit == "20/second; 300 per minute;5000/day"
+
+
+def test_the_audit(monkeypatch, tmp_path):
+    made = Settings()
+    assert (made.audit, made.audit_fsync, made.audit_key, made.audit_anchors) == ("stdout", False, None, None)
+    monkeypatch.setenv("SWITCHBOARD_AUDIT", "file:/var/log/audit.jsonl")
+    monkeypatch.setenv("SWITCHBOARD_AUDIT_FSYNC", "1")
+    monkeypatch.setenv("SWITCHBOARD_AUDIT_KEY", "none")
+    monkeypatch.setenv("SWITCHBOARD_AUDIT_ANCHORS", "file:/mnt/anchors")
+    made = Settings()
+    assert (made.audit, made.audit_fsync) == ("file:/var/log/audit.jsonl", True)
+    assert (made.audit_key, made.audit_anchors) == ("none", "file:/mnt/anchors")
+    monkeypatch.delenv("SWITCHBOARD_AUDIT_KEY")
+    file = tmp_path / "key"
+    for content, wanted in ((LONG, LONG), ("none\n", "none")):
+        file.write_text(content)
+        monkeypatch.setenv("SWITCHBOARD_AUDIT_KEY_FILE", str(file))
+        key = Settings().audit_key
+        assert (key if key == "none" or key is None else key.get_secret_value()) == wanted
+        assert LONG not in repr(Settings())

@@ -184,39 +184,35 @@ def dev(config_file: Path | None, port: int, ops_port: int, live: bool) -> None:
 
 
 @main.command()
-def serve() -> None:
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes (default: $SWITCHBOARD_WORKERS, or 1).")
+@click.option("--as-worker", "post", metavar="POST", hidden=True, help="How a parent starts its workers.")
+def serve(workers: int | None, post: str | None) -> None:
     """Run the service.
 
     Settings come from the environment: SWITCHBOARD_CONFIG, SWITCHBOARD_PUBLIC_URL, …
     Refuses to start without what it needs, and says what. See docs/operations.md for every variable.
     """
-    from switchboard import app, server
+    from switchboard import serving
     from switchboard.config import report
     from switchboard.config.reading import read
 
     settings = _settings()
-    _log_to_stderr(settings.log_level)
+    if workers is not None:
+        settings = settings.model_copy(update={"workers": workers})
+    worker = serving.Post.parse(post) if post else None
+    if settings.audit == "stdout" and sys.stdout is None:
+        _give_up("SWITCHBOARD_AUDIT: stdout: it is closed")  # its number would soon be another file's
+    _log_to_stderr(settings.log_level, serving.part_of(settings.workers, worker))
     checked = read(settings.config, today=datetime.now(UTC).date())
     if checked.config is None:
         click.echo(report.as_text(checked, str(settings.config), environ=os.environ), err=True, nl=False)
         sys.exit(1)
-    config = checked.config
-
-    async def run() -> None:
-        public, ops = (
-            server.bind(settings.host, settings.port),
-            server.bind(settings.ops_host, settings.ops_port),
-        )
-        async with app.build(settings, config) as service:
-            await server.serve(
-                [server.Listener(service.public, public), server.Listener(service.ops, ops)],
-                drain_seconds=settings.drain_seconds,
-                on_ready=service.readiness.ready,
-                on_drain=service.readiness.drain,
-                on_hangup=service.on_hangup,
-            )
-
-    _run(run())
+    if worker is not None:
+        _run(serving.serve_as_worker(settings, checked.config, worker))
+    elif settings.workers > 1:
+        _run(serving.serve_as_parent(settings, checked.config))
+    else:
+        _run(serving.serve_alone(settings, checked.config))
 
 
 @main.command()
@@ -334,7 +330,10 @@ def verify_audit(
     anchors = [one for place in anchor_places for one in _anchors_at(place) if not hosts or one.host in hosts]
     size = sum(file.stat().st_size for file in files)
     with click.progressbar(length=size, label="verifying", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        verdict = verify.verify(files, keys, anchors=anchors, since=since, on_progress=bar.update)
+        try:
+            verdict = verify.verify(files, keys, anchors=anchors, since=since, on_progress=bar.update)
+        except OSError as error:  # a pipe, say: files are read in several places at once
+            raise click.UsageError(str(error)) from None
     click.echo(verify.as_json(verdict) if in_json else verify.as_text(verdict), nl=in_json)
     sys.exit(1 if verdict.problems else 0)
 
@@ -493,7 +492,7 @@ def _give_up(reason: str) -> NoReturn:
     sys.exit(1)
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(level: str, part: str = "") -> None:
     from switchboard import logs
 
-    logs.configure(level)
+    logs.configure(level, part)

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from typing import Any
 
+from structlog.contextvars import bound_contextvars
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from switchboard.errors import (
@@ -14,6 +15,7 @@ from switchboard.errors import (
     encode_problem,
     problem_headers,
 )
+from switchboard.middleware import ObserveHttp, log_request, unobserved
 
 MAX_HEAD_BYTES = 64 * 1024  # of request line and headers; a user's token and a browser's cookies fit many times
 HEAD_SECONDS = 10.0  # from the connection, or from a request's first byte, to the end of its head
@@ -22,12 +24,16 @@ HEAD_SECONDS = 10.0  # from the connection, or from a request's first byte, to t
 class BoundedHeads(HttpToolsProtocol):
     """Refuses a head that is larger (431) or slower (408) than any browser's, and closes the connection.
 
-    What has been received of a head is at most its bound and one read of the socket.
+    What has been received of a head is at most its bound and one read of the socket. What is refused here never
+    reaches the app, so it is observed and logged here.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, observe: ObserveHttp = unobserved, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._observe = observe
+        self._began_at = 0.0
         self._in_head = True
+        self._has_begun = False
         self._began_now = False
         self._received = 0
         self._parsed = 0
@@ -36,6 +42,7 @@ class BoundedHeads(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A first head has to come."""
         super().connection_made(transport)
+        self._began_at = self.loop.time()
         self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -58,7 +65,8 @@ class BoundedHeads(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._in_head = self._began_now = True
+        self._in_head = self._has_begun = self._began_now = True
+        self._began_at = self.loop.time()
         self._received = self._parsed = 0
         if self._timer is None:
             self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
@@ -95,14 +103,15 @@ class BoundedHeads(HttpToolsProtocol):
     def _give_up(self) -> None:
         self._timer = None
         if not self.transport.is_closing():
-            self._refuse(RequestTimeout("The request's head did not arrive in time."))
+            # A connection on which nothing was asked is answered so as well, and was no request.
+            self._refuse(RequestTimeout("The request's head did not arrive in time."), is_told=self._has_begun)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal, *, is_told: bool = True) -> None:
         request_id = secrets.token_hex(16)
         body = encode_problem(refusal, request_id)
         headers = {
@@ -115,3 +124,8 @@ class BoundedHeads(HttpToolsProtocol):
         lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
         self.transport.write(STATUS_LINE[refusal.status] + b"".join(lines) + b"\r\n" + body)
         self.transport.close()
+        if is_told:
+            told = "none", "other", refusal.status, self.loop.time() - self._began_at
+            self._observe(*told, request_id)
+            with bound_contextvars(request_id=request_id):
+                log_request(*told)

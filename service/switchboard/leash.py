@@ -96,9 +96,10 @@ class Leash:
                     raise ProviderTimeout from None
                 raise
             was_open = False
-        # Over at the first try: nobody here ended it. The owner closes the connection as well, and may be overtaken.
-        is_ours = was_open or by == "owner" or call.attempts > 1
-        return await self._ledger.end(call, by=by if is_ours else "provider")
+        # Over at the first try: nobody here ended it. But the owner closes the connection as well, and several offers
+        # that want the room of one call hang it up at the same moment: these may be overtaken.
+        is_ours = was_open or by in ("owner", "replaced") or call.attempts > 1
+        return await self._ledger.end(call, by=by if is_ours else "provider", seen=was_open)
 
     async def finish(self, call: Call, by: EndedBy, caller: Caller, *, seconds: float = HANGUP_SECONDS) -> Ending:
         """`hang_up`, and put it on record unless somebody else ended it.

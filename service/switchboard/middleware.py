@@ -1,4 +1,4 @@
-"""What wraps the app from outside, so that every answer has it, 500s included: request id, timing, address, CORS."""
+"""What wraps the app from outside, so that every answer has it, 500s included: request id, time, log, address, CORS."""
 
 import re
 import secrets
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from switchboard.clientaddress import ClientAddress
 from switchboard.errors import InternalError, OriginNotAllowed, Refusal, encode_problem, problem_headers
@@ -20,17 +21,32 @@ ALLOWED_HEADERS = "authorization, content-type, if-match, etag, x-request-id, x-
 EXPOSED_HEADERS = "Location, Accept-Post, Allow, X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, x-should-retry"
 PREFLIGHT_SECONDS = "7200"  # the longest that Chromium keeps
 
-ObserveHttp = Callable[[str, str, int, float], None]
+# Asked so often, by so many, that they would hide everything else.
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+
+ObserveHttp = Callable[[str, str, int, float, str], None]
+"""Hears of each answer: the route's template, method, status, seconds, and the request's id."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _log = structlog.get_logger("switchboard.http")
 
 
-class RequestContext:
-    """Gives each request its id, times it, and answers 500 for what nobody caught.
+def unobserved(*_: object) -> None:
+    """Nobody hears of answers."""
 
-    The id is the caller's `X-Request-Id` if that is well formed, else a new one; it is in `scope["request_id"]`.
+
+def log_request(route: str, method: str, status: int, seconds: float) -> None:
+    """The one line of a request; the rest of it is bound by then."""
+    log = _log.debug if route in QUIET else _log.info
+    log("request", route=route, method=method, status=status, duration_ms=round(seconds * 1000, 3))
+
+
+class RequestContext:
+    """Gives each request its id, times it, writes its line in the log, and answers 500 for what nobody caught.
+
+    The id is the caller's `X-Request-Id` if that is well formed, else a new one; it is in `scope["request_id"]`, and in
+    every line that is logged meanwhile.
     """
 
     def __init__(self, app: ASGIApp, *, observe: ObserveHttp) -> None:
@@ -44,6 +60,8 @@ class RequestContext:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         scope["request_id"] = request_id
+        clear_contextvars()
+        bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         status = 0
 
@@ -57,20 +75,29 @@ class RequestContext:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the operator a log line
-            _log.exception("unhandled error", request_id=request_id, route=route_of(scope))
+            _log.exception("unhandled error", route=route_of(scope))
             if status == 0:
                 await send_refusal(InternalError(), request_id, send_with_id)
         finally:
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._observe(route_of(scope), method, status, time.perf_counter() - started)
+            route, seconds = route_of(scope), time.perf_counter() - started
+            method = method_of(scope)
+            self._observe(route, method, status, seconds, request_id)
+            log_request(route, method, status, seconds)
 
 
 class RealClient:
-    """Puts the client's own address into `scope["client"]`, whatever proxies stand between: found once, here."""
+    """Puts the client's own address into `scope["client"]`, whatever proxies stand between: found once, here.
 
-    def __init__(self, app: ASGIApp, *, addresses: ClientAddress) -> None:
+    Args:
+        app: what is wrapped.
+        addresses: finds it.
+        shown: what the log may show of an address.
+    """
+
+    def __init__(self, app: ASGIApp, *, addresses: ClientAddress, shown: Callable[[str], str | None] = str) -> None:
         self._app = app
         self._addresses = addresses
+        self._shown = shown
         self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,9 +109,12 @@ class RealClient:
                 _log.warning(
                     "a peer speaks for other addresses and is not in SWITCHBOARD_TRUSTED_PROXIES; if it is a proxy of"
                     " yours, all its clients are now counted as one",
-                    peer=peer,
+                    peer=peer and self._shown(peer),
                 )
-            scope["client"] = (self._addresses.of(peer, headers), 0)  # its port is the proxy's business
+            client = self._addresses.of(peer, headers)
+            scope["client"] = (client, 0)  # its port is the proxy's business
+            if (shown := self._shown(client)) is not None:
+                bind_contextvars(client_ip=shown)
         await self._app(scope, receive, send)
 
 
@@ -145,6 +175,11 @@ async def _send(status: int, headers: dict[str, str], body: bytes, send: Send) -
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
+
+
+def method_of(scope: Scope) -> str:
+    """The request's method, if it is one that HTTP has; a caller may write anything."""
+    return scope["method"] if scope["method"] in _METHODS else "other"
 
 
 def route_of(scope: Scope) -> str:

@@ -89,6 +89,14 @@ class Settings(BaseSettings):
     edge_exempt: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(), description="addresses and networks, comma-separated, that `SWITCHBOARD_EDGE_LIMIT` does not count"
     )
+    workers: int = Field(default=1, ge=1, le=64, description="processes that serve the public port; several need Redis")
+    metrics_tenants: int = Field(
+        default=100, ge=1, le=1000, description="tenants, issuers and providers that metrics name; the rest are `other`"
+    )
+    trace_parent: Literal["ignore", "accept"] = Field(
+        default="ignore", description="whether a caller's `traceparent` begins the trace of its request"
+    )
+    trace_providers: bool = Field(default=False, description="whether providers are sent a `traceparent`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the log on stderr")
     provider_timeout: float = Field(
         default=15.0, gt=0, le=120, description="seconds for one whole answer of a provider"

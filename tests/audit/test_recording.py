@@ -1,10 +1,10 @@
 import asyncio
-import json
-import os
 
 import pytest
 
-from switchboard.audit import MAX_TEXT, RECORDED, Audit, Caller, Event, FileDescriptorSink
+from switchboard.audit import MAX_TEXT, RECORDED, Audit, Caller, Event
+from switchboard.audit.chain import CHAINED
+from switchboard.audit.sinks import Sink
 from switchboard.errors import AuditUnavailable, ProviderTimeout, TenantSuspended
 from tests.support.world import ListSink
 
@@ -13,10 +13,11 @@ CALLER = Caller("r-1", "token", "https://app.example", "192.0.2.1", "agent")
 
 
 async def test_a_record_has_the_documented_fields_in_order():
-    assert RECORDED == (
+    assert RECORDED + CHAINED == (
         "time", "id", "request_id", "action", "outcome", "reason", "tenant", "issuer", "user_key", "preset",
         "overrides", "dropped", "shadow", "provider", "provider_request_id", "credential_sha256", "call_id",
         "expires_at", "seconds", "origin", "client_ip", "user_agent", "duration_ms",
+        "chain", "seq", "prev", "hash",
     )  # fmt: skip
 
 
@@ -98,15 +99,71 @@ async def test_texts_are_bounded():
     assert max(map(len, record["overrides"])) == MAX_TEXT
 
 
-async def test_records_to_a_descriptor():
-    reading, writing = os.pipe()
-    sink = FileDescriptorSink(writing)
-    async with Audit(sink).record("token.mint", CALLER):
-        pass
-    os.close(writing)
-    with os.fdopen(reading) as lines:
-        (line,) = lines.readlines()
-    assert json.loads(line)["outcome"] == "allowed"
+async def test_nothing_begins_while_nothing_can_be_written():
+    sink = ListSink()
+    sink.ill = True
+    seen: list[Event] = []
+    begun = False
     with pytest.raises(AuditUnavailable):
-        async with Audit(sink).record("token.mint", CALLER):
-            pass
+        async with Audit(sink, observers=[seen.append]).record("token.mint", CALLER):
+            begun = True
+    assert not begun
+    assert [(one.outcome, one.reason) for one in seen] == [("error", "audit_unavailable")]
+
+
+@pytest.mark.parametrize("action", ["call.end", "admin.hang_up", "admin.suspend"])
+async def test_what_takes_something_away_is_done_first(action):
+    """A full disk must not keep a call open, nor an operator from the kill switch; the caller still hears of it."""
+    sink = ListSink()
+    sink.ill = True
+    done = False
+    with pytest.raises(AuditUnavailable):
+        async with Audit(sink).record(action, CALLER):
+            done = True
+    assert done
+
+
+class SlowSink(ListSink):
+    """Takes a record, and then its time."""
+
+    async def write(self, record: bytes) -> None:
+        await super().write(record)
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(("sink", "raised"), [(SlowSink(), asyncio.CancelledError), (None, RuntimeError)])
+async def test_a_deed_whose_record_is_not_certain_is_undone(sink, raised):
+    class BrokenSink(ListSink):
+        async def write(self, record: bytes) -> None:
+            raise RuntimeError("a defect")
+
+    undone: list[bool] = []
+
+    async def undo():
+        undone.append(True)
+
+    async def decide(to: Sink):
+        async with Audit(to).record("call.open", CALLER) as event:
+            event.undo = undo
+
+    task = asyncio.create_task(decide(sink or BrokenSink()))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(raised):
+        await task
+    assert undone == [True]
+
+
+@pytest.mark.parametrize(
+    ("shown", "record"),
+    [
+        (str, {"client_ip": "192.0.2.1"}),
+        (lambda _: "192.0.2.0/24", {"client_ip": "192.0.2.0/24"}),
+        (lambda _: None, {}),
+    ],
+)
+async def test_how_much_of_an_address_is_shown(shown, record):
+    sink = ListSink()
+    async with Audit(sink, shown_address=shown).record("token.mint", CALLER):
+        pass
+    assert {name: value for name, value in sink.records[0].items() if name == "client_ip"} == record

@@ -131,7 +131,7 @@ class DevServer:
 
 @contextmanager
 def dev_server(
-    state: Path, with_signal: signal.Signals = signal.SIGINT, *, config: Path | None = None
+    state: Path, with_signal: signal.Signals = signal.SIGINT, *, config: Path | None = None, **settings: str
 ) -> Iterator[DevServer]:
     """`switchboard dev` on free ports; it has to end well and to have had nothing to complain of.
 
@@ -139,9 +139,11 @@ def dev_server(
         state: a folder for the dev issuer's key.
         with_signal: ends the process.
         config: a policy; None takes the example, as people do.
+        settings: as in the environment, in lower case and without prefix.
     """
     environment = {
         **os.environ,
+        **{f"SWITCHBOARD_{name.upper()}": value for name, value in settings.items()},
         "XDG_STATE_HOME": str(state),
         # The pages of a whole run come from one address within a minute, more than one person ever opens.
         "SWITCHBOARD_EDGE_EXEMPT": "127.0.0.0/8",

@@ -184,7 +184,8 @@ class TestCalls:
         going.page.goto("about:blank")
         closing.page.close(run_before_unload=True)
         for call_id in ids:
-            assert server.record(action="call.end", call_id=call_id)["outcome"] == "allowed"
+            ended = server.record(timeout=2, action="call.end", call_id=call_id)
+            assert (ended["outcome"], ended["reason"]) == ("allowed", "owner")
 
     def test_a_server_that_stops_ends_the_call(self, pages, tmp_path):
         with dev_server(tmp_path, signal.SIGTERM) as own:

@@ -5,6 +5,7 @@ import re
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
+import pytest
 from playwright.sync_api import BrowserContext, ConsoleMessage, Error, Locator, Request, Response, expect
 
 from tests.support.leaks import LEAKS
@@ -38,7 +39,7 @@ class Watched:
         self.page = page = context.new_page()
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self._complain(f"page error: {error}"))
-        page.on("crash", lambda _: self._complain("crashed"))
+        page.on("crash", lambda _: None if self._leaving else self._complain("crashed"))
         page.on("request", self._asked)
         page.on("requestfinished", self._finished)
         page.on("requestfailed", self._failed)
@@ -62,6 +63,12 @@ class Watched:
     def leave(self) -> None:
         """From now on the page goes away, and a request may be cut short."""
         self._leaving = True
+
+    def crash(self) -> None:
+        """The page's process dies, so that nothing in it can say goodbye."""
+        self.leave()
+        with pytest.raises(Error, match="crash"):
+            self.page.goto("chrome://crash")
 
     def answers(self, method: str, path: str) -> list[Response]:
         """What came back so far, from any origin."""

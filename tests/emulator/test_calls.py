@@ -20,6 +20,8 @@ async def test_a_standard_key_opens_a_call_with_its_session(upstream):
     assert call == {
         "id": location.rpartition("/")[2],
         "state": "open",
+        "started_at": upstream.clock.now,
+        "ended_at": None,
         "session": call["session"],
         "safety_identifier": "user-hash",
         "connected": False,
@@ -151,11 +153,14 @@ async def test_a_call_is_hung_up_once_and_by_its_owner(upstream):
     }
     stranger = await upstream.hang_up(location, other)
     assert (stranger.status_code, stranger.json()) == (404, lost)
+    upstream.clock.now += 7.5
     first = await upstream.hang_up(location, {**KEY, "content-type": "application/json"})
     assert (first.status_code, first.content) == (200, b"")
+    upstream.clock.now += 1
     second = await upstream.hang_up(location)
     assert (second.status_code, second.json()) == (404, lost)
-    assert [call["state"] for call in await upstream.calls()] == ["ended"]
+    [call] = await upstream.calls()
+    assert (call["state"], call["ended_at"] - call["started_at"]) == ("ended", 7.5)
 
 
 async def test_the_key_that_minted_hangs_up_the_calls_of_its_secret(upstream):
@@ -167,8 +172,9 @@ async def test_the_key_that_minted_hangs_up_the_calls_of_its_secret(upstream):
 
 async def test_a_call_ends_after_an_hour(upstream):
     location = (await upstream.call()).headers["location"]
-    upstream.clock.now += 3600
-    assert [call["state"] for call in await upstream.calls()] == ["ended"]
+    upstream.clock.now += 3601
+    [call] = await upstream.calls()
+    assert (call["state"], call["ended_at"] - call["started_at"]) == ("ended", 3600)
     assert (await upstream.hang_up(location)).status_code == 404
 
 

@@ -92,7 +92,7 @@ def test_memory_agrees_with_the_model(quotas, steps):
     async def walk() -> None:
         for step in steps:
             clock.now += step.wait
-            standing = await ledger.reserve(asked(step, quotas))
+            standing = (await ledger.reserve(asked(step, quotas))).standing
             windows = [(window.quota.name, window.remaining, window.resets_in) for window in standing.windows]
             told = (windows, [window.quota.name for window in standing.exceeded])
             assert told == model.reserve(asked(step, quotas), clock.now)
@@ -119,7 +119,7 @@ def test_redis_agrees_with_memory(quotas, steps, redis):
             told = []
             for ledger in ledgers:
                 reservation = Reservation(tenant + step.tenant, step.user, long, enforce=step.enforce)
-                standing = await ledger.reserve(reservation)
+                standing = (await ledger.reserve(reservation)).standing
                 told.append(
                     (
                         [(window.quota.name, window.remaining) for window in standing.windows],

@@ -7,13 +7,33 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import orjson
 
 CONNECTIONS = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back; names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
 class Caller:
-    """One kept connection to the service on this machine."""
+    """One kept connection to the service on this machine.
+
+    A server that goes away shows as an OSError or an EOFError.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -28,11 +48,23 @@ class Caller:
 
     async def token(self, jwt: str) -> int:
         """Ask for a token; gives the status."""
-        self._writer.write(f"GET /token HTTP/1.1\r\nhost: s\r\nauthorization: Bearer {jwt}\r\n\r\n".encode())
-        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
-        await self._reader.readexactly(length)
-        return int(head[9:12])
+        return (await self.ask("GET", "/token", jwt)).status
+
+    async def offer(self, bearer: str, sdp: bytes, path: str = "/sdp") -> Reply:
+        """Offer a call."""
+        return await self.ask("POST", path, bearer, "application/sdp", sdp)
+
+    async def ask(
+        self, method: str, path: str, bearer: str, kind: str = "application/json", body: bytes = b""
+    ) -> Reply:
+        """One request."""
+        head = f"{method} {path} HTTP/1.1\r\nhost: s\r\nauthorization: Bearer {bearer}\r\n"
+        if body:
+            head += f"content-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        self._writer.write(f"{head}\r\n".encode() + body)
+        first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+        return Reply(int(first[9:12]), headers, await self._reader.readexactly(int(headers.get("content-length", 0))))
 
 
 async def paced(

@@ -13,23 +13,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jwt
-import ryaml
 import uvloop
 
 from switchboard import logs
+from tests.prove import service
 from tests.prove.client import CONNECTIONS, Caller, paced
 from tests.prove.machine import machine
-from tests.support import faults, keys, world
+from tests.prove.service import Result, Say, ground
+from tests.support import faults
 from tests.support.faults import DECISION_MS, FAULTS, HARMLESS, STALL_MS
-from tests.support.process import Process, free_ports, switchboard
-from tests.support.redis import RedisServer, redis_server
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "proof" / "limits.md"
@@ -38,19 +35,6 @@ USER_QUOTA, TENANT_QUOTA = 50, 120
 RATIO = 1.5
 QUIET_RATE = 50.0
 TENANT_LIMIT, USER_LIMIT = 20, 10  # per second, of those who flood at ten times of it
-Say = Callable[[str], None]
-
-
-@dataclass
-class Result:
-    """What one part found, as Markdown, and which bounds it broke."""
-
-    lines: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    def bound(self, holds: bool, what: str) -> None:
-        if not holds:
-            self.broken.append(what)
 
 
 # Failures of Redis
@@ -97,15 +81,18 @@ def prove_failures(say: Say, *, modes: Sequence[str] = ("local", "deny"), second
 def prove_exactness(say: Say, *, rounds: int) -> Result:
     """Two processes, one Redis: as many requests at once as four times a quota, and exactly the quota passes."""
     let_through: dict[str, Counter[int]] = {"one user": Counter(), "four users of one tenant": Counter()}
-    with _services(2, _policy(user=f"{USER_QUOTA}/hour", tenant=f"{TENANT_QUOTA}/hour")) as (ports, redis, processes):
+    with ground(_policy(user=f"{USER_QUOTA}/hour", tenant=f"{TENANT_QUOTA}/hour")) as place:
+        for _ in range(2):
+            place.add(expected_replicas="2")
+        ports = place.start()
         for number in range(1, rounds + 1):
             for what, users in (("one user", 1), ("four users of one tenant", 4)):
-                redis.do("FLUSHALL")
+                place.redis.do("FLUSHALL")
                 tokens = [_token(f"exact-{number}-{user}") for user in range(users)]
                 let_through[what][asyncio.run(_at_once(ports, tokens))] += 1
             if number % 10 == 0 or number == rounds:
                 say(f"{number} of {rounds} rounds")
-        away = [line for process in processes for line in process.lines["stderr"] if "Redis is" in line]
+        away = sum(replica.log.count("Redis is") for replica in place.replicas)
     result = Result(
         [
             f"| {AT_ONCE} requests at once, over two processes | quota | let through | rounds |",
@@ -116,7 +103,7 @@ def prove_exactness(say: Say, *, rounds: int) -> Result:
         found = let_through[what]
         result.lines.append(f"| {what} | {quota} | {', '.join(str(one) for one in sorted(found))} | {found.total()} |")
         result.bound(set(found) == {quota}, f"{what}: a quota of {quota} let through {dict(found)}")
-    result.bound(not away, f"Redis was called away {len(away)} times while it was there")
+    result.bound(not away, f"Redis was called away {away} times while it was there")
     return result
 
 
@@ -156,16 +143,18 @@ def prove_fairness(say: Say, *, rounds: int, seconds: float) -> Result:
     }
     found: dict[str, list[tuple[float, float]]] = {what: [] for what in floods}
     refused: dict[str, Counter[int]] = {what: Counter() for what in floods}
-    with _services(1, policy) as (ports, _, _):
+    with ground(policy) as place:
+        place.add()
+        (port,) = place.start()
         quiet = [_token(f"quiet-{number}") for number in range(20)]
-        asyncio.run(_quiet(ports[0], quiet, 1.0))  # warm
+        asyncio.run(_quiet(port, quiet, 1.0))  # warm
         for number in range(1, rounds + 1):
             # Turn and turn about, each time in another order, so that what else the machine does meets them all.
             order = list(floods)
             for what in order[number % len(order) :] + order[: number % len(order)]:
                 rate, tokens = floods[what]
-                with _flood(ports[0], rate, seconds + 1, tokens) as sent:
-                    found[what].append(asyncio.run(_quiet(ports[0], quiet, seconds)))
+                with _flood(port, rate, seconds + 1, tokens) as sent:
+                    found[what].append(asyncio.run(_quiet(port, quiet, seconds)))
                 refused[what] += sent
             say(f"{number} of {rounds} rounds")
     result = Result(
@@ -219,69 +208,15 @@ def _flood(port: int, rate: float, seconds: float, tokens: Sequence[str]) -> Ite
 
 
 def _tenant(*, user: str, tenant: str) -> dict[str, Any]:
-    session = {"type": "realtime", "model": "gpt-realtime-2.1", "instructions": "Be brief."}
-    return {
-        "provider": "openai",
-        "origins": "any",
-        "limits": {"user": [user], "tenant": [tenant]},
-        "default_preset": "talk",
-        "presets": {"talk": {"delivery": "relay", "session": session}},
-    }
+    return service.tenant(limits={"user": [user], "tenant": [tenant]})
 
 
 def _policy(*, user: str, tenant: str) -> dict[str, Any]:
-    issuer: dict[str, Any] = {
-        "issuer": "https://prove.example/",
-        "audience": "switchboard",
-        "secret": "env:PROVE_SECRET",
-    }
-    issuer |= {"algorithms": ["HS256"], "tenant_claim": "org_id", "tenants": "any"}
-    return {
-        "providers": {"openai": {"kind": "openai", "base_url": "", "keys": ["env:OPENAI_API_KEY"]}},
-        "issuers": [issuer],
-        "tenants": {"quiet": _tenant(user=user, tenant=tenant)},
-    }
+    return service.policy(quiet=_tenant(user=user, tenant=tenant))
 
 
 def _token(subject: str, *, tenant: str = "quiet", **claims: Any) -> str:
-    content = keys.claims(iss="https://prove.example/", sub=subject, org_id=tenant, **claims)
-    content["exp"] = content["iat"] + 3600
-    return jwt.encode(content, world.LEGACY_SECRET, "HS256")
-
-
-@contextmanager
-def _services(count: int, policy: dict[str, Any]) -> Iterator[tuple[list[int], RedisServer, list[Process]]]:
-    """Processes as they run in production, one Redis, one emulator."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        redis = stack.enter_context(redis_server(folder))
-        (emulator,) = free_ports(1)
-        stack.enter_context(switchboard("emulate", "--port", str(emulator), "--no-media"))
-        policy["providers"]["openai"]["base_url"] = f"http://127.0.0.1:{emulator}/v1"
-        file = folder / "switchboard.yaml"
-        file.write_text(ryaml.dumps(policy))
-        processes, ports = [], []
-        for _ in range(count):
-            port, ops = free_ports(2)
-            env = {
-                "SWITCHBOARD_CONFIG": str(file),
-                "SWITCHBOARD_HOST": "127.0.0.1",
-                "SWITCHBOARD_PORT": str(port),
-                "SWITCHBOARD_OPS_PORT": str(ops),
-                "SWITCHBOARD_PUBLIC_URL": world.PUBLIC_URL,
-                "SWITCHBOARD_SIGNING_KEYS": world.SIGNING_KEY,
-                "SWITCHBOARD_USER_KEY_SECRET": world.USER_KEY_SECRET,
-                "SWITCHBOARD_REDIS_URL": redis.url,
-                "SWITCHBOARD_EXPECTED_REPLICAS": str(count),
-                "SWITCHBOARD_EDGE_EXEMPT": "127.0.0.0/8",
-                "OPENAI_API_KEY": world.API_KEY,
-                "PROVE_SECRET": world.LEGACY_SECRET,
-            }
-            process = stack.enter_context(switchboard("serve", env=env))
-            process.until(f"http://127.0.0.1:{port}/readyz")
-            processes.append(process)
-            ports.append(port)
-        yield ports, redis, processes
+    return service.token(subject, tenant=tenant, **claims)
 
 
 def _page(parts: dict[str, Result], *, rounds: int) -> str:
@@ -332,10 +267,7 @@ def main() -> int:
     rounds = 100 if chosen.full else 3
     logs.configure("info")
     logging.getLogger().handlers = []
-
-    def say(text: str) -> None:
-        print(f"\033[2m• {text}\033[0m", file=sys.stderr, flush=True)
-
+    say = service.say_on_stderr
     parts = {
         "When Redis fails": prove_failures(say, seconds=3 if chosen.full else 1.5),
         "Two replicas": prove_exactness(say, rounds=rounds),
@@ -343,15 +275,7 @@ def main() -> int:
             say, rounds=9 if chosen.full else 3, seconds=6 if chosen.full else 3
         ),
     }
-    page = _page(parts, rounds=rounds)
-    print(page)
-    broken = [f"{part}: {what}" for part, result in parts.items() for what in result.broken]
-    for line in broken:
-        print(f"BROKEN  {line}", file=sys.stderr)
-    if chosen.write and not broken:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page, encoding="utf-8")
-    return 1 if broken else 0
+    return service.tell(_page(parts, rounds=rounds), parts, PAGE, write=chosen.write)
 
 
 if __name__ == "__main__":

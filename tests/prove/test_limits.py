@@ -3,6 +3,7 @@
 import pytest
 
 from tests.prove import limits
+from tests.prove.service import Result
 from tests.support.faults import FAULTS
 
 pytestmark = pytest.mark.timing
@@ -43,7 +44,7 @@ def test_the_quiet_beside_the_loud(say, monkeypatch):
 
 
 def test_a_broken_bound_is_told():
-    result = limits.Result()
+    result = Result()
     result.bound(True, "kept")
     result.bound(False, "broken")
     assert result.broken == ["broken"]

@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
@@ -22,6 +23,8 @@ from tests.support.redis import RedisServer, redis_server
 DECISION_MS = 250.0
 STALL_MS = 50.0
 HEALTH_MS = 50.0
+
+ACME = f"swb:{{{zlib.crc32(b'acme') % 16}}}:acme:"  # how the keys of acme begin
 
 QUOTA, SHARE = 6, 3  # of a user, and of one replica alone among two
 ASKED = 5  # requests of each user: more than the share, less than the quota
@@ -92,13 +95,13 @@ def _frozen_primary(folder: Path) -> Iterator[Trouble]:
 @contextmanager
 def _lost_master(folder: Path) -> Iterator[Trouble]:
     with redis.cluster(folder) as setup:
-        first = setup.master_of("{acme}")
+        first = setup.master_of(ACME)
         alive = next(server for server in setup.servers if server is not first)
         yield Trouble(
             setup.url,
             first.kill,
-            lambda: setup.until_promoted(first, "{acme}"),
-            lambda: setup.master_of("{acme}", asked=alive),
+            lambda: setup.until_promoted(first, ACME),
+            lambda: setup.master_of(ACME, asked=alive),
         )
 
 
@@ -372,7 +375,7 @@ async def _afterwards(trouble: Trouble, watch: Watch) -> None:
     seen.degraded["back"] = await watch.world.metric("switchboard_ratelimit_degraded")
     user_key = watch.world.records[-1]["user_key"]
     server = await asyncio.to_thread(trouble.server)
-    written = await asyncio.to_thread(server.do, "GET", f"swb:{{acme}}:quota:user:{user_key}:3600")
+    written = await asyncio.to_thread(server.do, "GET", f"{ACME}quota:user:{user_key}:3600")
     seen.counted = (through, int(written or 0))
     watch.seen = seen
 

@@ -18,7 +18,7 @@ from tests.support.leaks import LEAKS
 class Process:
     """`switchboard ARGS…`, with both its streams read as they come.
 
-    `under` is a program that runs it, with its own arguments: `faketime`, say.
+    `under` is a program that runs it as its child, with its own arguments: `faketime`, say.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Process:
             cwd=cwd,
         )
         self.name = " ".join(args)
+        self._has_parent = bool(under)
         self.lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._readers = [
             threading.Thread(target=self._read, args=(name, stream), daemon=True)
@@ -69,11 +70,20 @@ class Process:
 
     def kill(self) -> None:
         """kill -9, unless it has ended; what it has said is read to its end."""
-        self.popen.kill()
+        if self.popen.poll() is None:
+            for pid in self._pids():
+                os.kill(pid, signal.SIGKILL)
         self.wait()
         for stream in (self.popen.stdout, self.popen.stderr):
             if stream:
                 stream.close()
+
+    def _pids(self) -> list[int]:
+        """Its own; who runs it then ends by itself, and leaves nothing behind."""
+        if self._has_parent:
+            children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text()
+            return [int(pid) for pid in children.split()]
+        return [self.popen.pid]
 
     def until(self, url: str, status: int = 200, seconds: float = 15) -> httpx.Response:
         """Ask until the answer has this status."""

@@ -77,7 +77,8 @@ class World:
         self.key_server: KeyServer = around["key_server"]
         self.emulator_url: str = around["emulator_url"]
         self.public: Any = around["public"]
-        self.broker: Any = around["broker"]
+        self.broker: Any = around["service"].broker
+        self.service: Any = around["service"]
         self._offers = 0
 
     def token(self, **changes: Any) -> str:
@@ -137,11 +138,14 @@ def settings(**changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def world(policy: Mapping[str, Any] | None = None, **changes: Any) -> AsyncIterator[World]:
+async def world(
+    policy: Mapping[str, Any] | None = None, *, tracing: Any = None, **changes: Any
+) -> AsyncIterator[World]:
     """A world around the example policy, or another one.
 
     Args:
         policy: a tree; provider addresses and key set addresses are replaced by the emulator's and the key server's.
+        tracing: what makes spans.
         changes: to the settings.
     """
     async with AsyncExitStack() as stack:
@@ -157,6 +161,7 @@ async def world(policy: Mapping[str, Any] | None = None, **changes: Any) -> Asyn
                 _config(policy or example(), key_server, emulator_url),
                 sink=sink,
                 environ={"OPENAI_API_KEY": API_KEY, "LEGACY_JWT_SECRET": LEGACY_SECRET},
+                tracing=tracing,
             )
         )
         service.readiness.ready()
@@ -170,7 +175,7 @@ async def world(policy: Mapping[str, Any] | None = None, **changes: Any) -> Asyn
             key_server=key_server,
             emulator_url=emulator_url,
             public=service.public,
-            broker=service.broker,
+            service=service,
         )
         await ops.get("/metrics")  # seen once more at the end, for the scan
 

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
+from structlog.contextvars import bind_contextvars
 
 from switchboard.admission import Admission, KillSwitch, Policies, Policy
 from switchboard.app.background import run_until_closed
@@ -20,7 +21,9 @@ from switchboard.app.evidence import SHOWN_ADDRESS, sink_of
 from switchboard.app.issuers import issuers_of
 from switchboard.app.ledgers import ledger_of
 from switchboard.app.needs import CannotServe, needed_of
-from switchboard.audit import Audit, Sink
+from switchboard.app.tracing import Tracing, tracing_of
+from switchboard.app.watching import watch_process
+from switchboard.audit import Audit, Event, Sink
 from switchboard.broker import Broker
 from switchboard.clientaddress import ClientAddress
 from switchboard.clock import SharedClock
@@ -30,7 +33,7 @@ from switchboard.config.secrets import Secrets
 from switchboard.endpoints import admin, calls, docs, openai, report, sdp, token
 from switchboard.endpoints.answering import answer_defect, answer_http_exception, answer_refusal
 from switchboard.endpoints.edge import Edge
-from switchboard.endpoints.ops import Readiness, health_routes, metrics_routes
+from switchboard.endpoints.ops import Readiness, Render, health_routes, metrics_routes
 from switchboard.errors import Degraded, Refusal
 from switchboard.grants import Grants
 from switchboard.identity import UserKeys
@@ -39,7 +42,7 @@ from switchboard.identity.verifier import Issuer, Verifier
 from switchboard.leash import Leash
 from switchboard.ledger import Ledger
 from switchboard.metrics import Metrics
-from switchboard.middleware import Cors, RealClient, RequestContext
+from switchboard.middleware import Cors, ObserveHttp, RealClient, RequestContext, unobserved
 from switchboard.operators import AdminToken, Operators
 from switchboard.providers.openai import OpenAI, ProviderKey
 from switchboard.providers.transport import ObservedTransport, PyreqwestTransport, Transport
@@ -58,6 +61,9 @@ class Service:
     public: ASGIApp
     ops: ASGIApp
     readiness: Readiness
+    metrics: Metrics
+    observe: ObserveHttp
+    """Hears of the public port's requests, also of those that end before its app."""
     broker: Broker
     on_hangup: Callable[[], None]
     """What SIGHUP asks for: to go on in new files where the old ones have been moved away."""
@@ -71,6 +77,9 @@ async def build(
     sink: Sink | None = None,
     environ: Mapping[str, str] = os.environ,
     extra_routes: Sequence[Route] = (),
+    part: str = "",
+    render: Render | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Service]:
     """The whole service, its background work running until the block ends.
 
@@ -80,21 +89,23 @@ async def build(
         sink: where audit records go; None: where the settings say.
         environ: where the policy's secrets are looked up.
         extra_routes: more of the public port.
+        part: which of several processes of one service this is; none if it is the only one.
+        render: what `/metrics` shows, if this is the parent of those who serve the public port; None: its own metrics.
+        tracing: what makes spans; None: as OpenTelemetry's variables say.
 
     Raises:
         CannotServe: a setting is missing, or what it names cannot be used.
         SecretMissing: a secret reference leads to nothing.
     """
     needed = needed_of(settings)
-    metrics = Metrics()
+    metrics = Metrics(max_tenants=settings.metrics_tenants)
+    metrics.show(
+        tenants=config.tenants, issuers=[issuer.issuer for issuer in config.issuers], providers=config.providers
+    )
     readiness = Readiness()
+    shown_address = SHOWN_ADDRESS[settings.audit_client_ip]
     async with AsyncExitStack() as stack:
-        records = sink or await sink_of(settings, needed, metrics, readiness, stack)
-        audit = Audit(
-            records,
-            observers=[metrics.observe_decision],
-            shown_address=SHOWN_ADDRESS[settings.audit_client_ip],
-        )
+        traced = tracing or tracing_of(settings, environ, stack)
         transport = await stack.enter_async_context(PyreqwestTransport())
         client = await stack.enter_async_context(
             httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, limits=httpx.Limits(max_connections=16))
@@ -102,10 +113,24 @@ async def build(
         secrets = Secrets(environ)
         issuers, background = issuers_of(config, secrets, client, metrics)
         policies = Policies(
-            _policy(config, secrets=secrets, issuers=issuers, transport=transport, metrics=metrics, settings=settings)
+            _policy(
+                config,
+                secrets=secrets,
+                issuers=issuers,
+                transport=lambda name: traced.transport(
+                    ObservedTransport(transport, _observing_provider(metrics, name)), name
+                ),
+                settings=settings,
+            )
         )
         for run in background:
             run_until_closed(run, stack)
+        records = sink or await sink_of(settings, needed, metrics, readiness, stack, part=part)
+        audit = Audit(
+            traced.around(records, write="audit"),
+            observers=[metrics.observe_decision, _name_tenant, traced.observe],
+            shown_address=shown_address,
+        )
         base_path = urlsplit(needed.public_url).path.rstrip("/")
         clock, kill_switch = SharedClock(), KillSwitch()
         ledger = await ledger_of(settings, metrics, readiness, clock, stack)
@@ -113,12 +138,17 @@ async def build(
         await leash.look(0)  # the first request is to find the register's time and who is suspended
         run_until_closed(leash.run, stack)
         run_until_closed(lambda: _watch_open_calls(policies, ledger, metrics), stack)
+        run_until_closed(lambda: watch_process(metrics, has_callers=render is None), stack)
         grants = Grants(needed.signing_keys, clock=clock)
         broker = Broker(
             policies=policies,
-            admission=Admission(grants=grants, user_keys=UserKeys(needed.user_key_secret), kill_switch=kill_switch),
+            admission=traced.around(
+                Admission(grants=grants, user_keys=UserKeys(needed.user_key_secret), kill_switch=kill_switch),
+                admit="admit",
+                identify="admit",
+            ),
             grants=grants,
-            ledger=ledger,
+            ledger=traced.around(ledger, reserve="quota", bind="bind"),
             leash=leash,
             audit=audit,
             on_report=metrics.observe_report,
@@ -144,7 +174,10 @@ async def build(
                 *health_routes(readiness, details=False),
             ]
         )
-        for_operators: list[BaseRoute] = [*health_routes(readiness, details=True), *metrics_routes(metrics.render)]
+        for_operators: list[BaseRoute] = [
+            *health_routes(readiness, details=True),
+            *metrics_routes(render or metrics.render),
+        ]
         if settings.admin_token is not None:
             operators = Operators(
                 admin_token=AdminToken.of(settings.admin_token.get_secret_value()),
@@ -159,17 +192,29 @@ async def build(
         addresses = ClientAddress(settings.trusted_proxies)
         yield Service(
             public=RequestContext(
-                RealClient(Cors(public, origins=lambda: policies.current.origins), addresses=addresses),
+                traced.app(
+                    RealClient(
+                        Cors(public, origins=lambda: policies.current.origins), addresses=addresses, shown=shown_address
+                    )
+                ),
                 observe=metrics.observe_http,
             ),
             ops=RequestContext(
-                RealClient(_starlette(for_operators), addresses=addresses),
-                observe=lambda *_: None,
+                RealClient(_starlette(for_operators), addresses=addresses, shown=shown_address),
+                observe=unobserved,
             ),
             readiness=readiness,
+            metrics=metrics,
+            observe=metrics.observe_http,
             broker=broker,
             on_hangup=records.reopen,
         )
+
+
+def _name_tenant(event: Event) -> None:
+    """From now on the lines of this request's log say whose it is."""
+    if event.tenant is not None:
+        bind_contextvars(tenant=event.tenant)
 
 
 async def _watch_open_calls(policies: Policies, ledger: Ledger, metrics: Metrics) -> None:
@@ -199,8 +244,7 @@ def _policy(
     *,
     secrets: Secrets,
     issuers: Mapping[str, Issuer],
-    transport: Transport,
-    metrics: Metrics,
+    transport: Callable[[str], Transport],
     settings: Settings,
 ) -> Policy:
     tenants = tenants_of(config, secrets)
@@ -211,7 +255,7 @@ def _policy(
             name: OpenAI(
                 base_url=provider.base_url,
                 keys=[ProviderKey(reference, secrets.credential(reference)) for reference in provider.keys],
-                transport=ObservedTransport(transport, _observing_provider(metrics, name)),
+                transport=transport(name),
                 timeout=settings.provider_timeout,
             )
             for name, provider in config.providers.items()

@@ -74,9 +74,11 @@ class RedisAnchors:
 
 
 async def sink_of(
-    settings: Settings, needed: Needed, metrics: Metrics, readiness: Readiness, stack: AsyncExitStack
+    settings: Settings, needed: Needed, metrics: Metrics, readiness: Readiness, stack: AsyncExitStack, *, part: str
 ) -> QueuedSink:
     """The sink that the settings ask for, open until the stack closes; its chain is anchored meanwhile.
+
+    Several processes have a file each: `audit.worker-1.jsonl` for the part `worker-1` of `audit.jsonl`.
 
     Raises:
         CannotServe: its file cannot be opened, or is another process's.
@@ -92,7 +94,8 @@ async def sink_of(
             _log.error("the audit cannot be written; every request is refused", reason=failure)
 
     chain = None if needed.audit_key is None else Chain(needed.audit_key)
-    sink = QueuedSink(Appender(_target(settings), chain, sync=settings.audit_fsync), on_health=on_health)
+    target, place = _target(settings, part)
+    sink = QueuedSink(Appender(target, chain, sync=settings.audit_fsync), on_health=on_health)
     host = socket.gethostname()
     anchors = None if chain is None else await _anchors(settings, stack)
     anchoring = None
@@ -100,24 +103,29 @@ async def sink_of(
         anchoring = Anchoring(anchors, chain, lambda: sink.link, host=host, on_outcome=_telling(metrics))
         stack.push_async_callback(anchoring.put)  # when the closing record is written
     try:
-        await sink.open({"version": __version__, "host": host})
+        await sink.open({"version": __version__, "host": host, **({"process": part} if part else {})})
     except OSError as error:
-        raise CannotServe(f"SWITCHBOARD_AUDIT: {settings.audit}: {error.strerror}") from None
+        raise CannotServe(f"SWITCHBOARD_AUDIT: {place}: {error.strerror}") from None
     stack.push_async_callback(sink.aclose)
     if anchoring is not None:
         run_until_closed(anchoring.run, stack)
     return sink
 
 
-def _target(settings: Settings) -> Target:
+def _target(settings: Settings, part: str) -> tuple[Target, str]:
+    """Where a process writes, and how the settings would say that."""
     if settings.audit == "stdout":
-        return StreamTarget(sys.stdout.fileno())
-    return FileTarget(
-        Path(settings.audit.removeprefix(FILE)),
+        return StreamTarget(sys.stdout.fileno()), settings.audit
+    path = Path(settings.audit.removeprefix(FILE))
+    if part:
+        path = path.with_name(f"{path.stem}.{part}{path.suffix}")
+    target = FileTarget(
+        path,
         rotate_bytes=settings.audit_rotate_bytes,
         on_problem=lambda problem: _log.error("the audit goes on in its old file", reason=problem),
         durable=settings.audit_fsync,
     )
+    return target, f"{FILE}{path}"
 
 
 async def _anchors(settings: Settings, stack: AsyncExitStack) -> Anchors | None:

@@ -46,7 +46,7 @@ async def ledger_of(
 
     ledger = ResilientLedger(
         primary,
-        MemoryLedger(replicas=settings.expected_replicas, clock=clock),
+        MemoryLedger(replicas=settings.expected_replicas * settings.workers, clock=clock),
         admits_locally=settings.on_redis_down == "local",
         on_error=metrics.observe_redis_error,
         on_switch=on_switch,

@@ -45,6 +45,11 @@ def needed_of(settings: Settings) -> Needed:
         missing.append("SWITCHBOARD_AUDIT_FSYNC: needs a file, SWITCHBOARD_AUDIT=file:PATH")
     if settings.audit_anchors == "redis" and settings.redis_url is None:
         missing.append("SWITCHBOARD_AUDIT_ANCHORS: redis needs SWITCHBOARD_REDIS_URL")
+    if settings.workers > 1 and settings.redis_url is None:
+        missing.append(
+            "SWITCHBOARD_REDIS_URL: needed by more than one worker; without Redis each would count quotas, used grants"
+            " and calls for itself"
+        )
     if settings.public_url is None or settings.user_key_secret is None or missing:
         raise CannotServe("\n".join(missing))
     return Needed(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -74,6 +75,25 @@ class FileAnchors:
     def _append(self, line: bytes) -> None:
         with self._path.open("ab", buffering=0) as file:
             file.write(line)
+
+
+def read_anchors(path: Path) -> list[Anchor]:
+    """The anchors in a file of them. A line that a crash has torn is left out: the next anchor holds as much.
+
+    Raises:
+        AnchorsAway: it cannot be read, or holds something else.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise AnchorsAway(f"{path}: {error.strerror}") from None
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            found.append(Anchor.from_json(line))
+    if lines and not found:
+        raise AnchorsAway(f"{path}: no line of it is an anchor")
+    return found
 
 
 def newest(anchors: Iterable[Anchor]) -> dict[str, Anchor]:

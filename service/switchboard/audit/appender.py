@@ -1,10 +1,10 @@
 """Writes records to a target as lines of a chain, and knows at any moment what is written and what is not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from switchboard.audit.chain import CLOSING, OPENING, RESUMING, Chain, Link, own_record
+from switchboard.audit.chain import CLOSING, OPENING, REOPENING, RESUMING, Chain, Link, own_record
 from switchboard.audit.targets import Target
 
 
@@ -44,7 +44,7 @@ class Appender:
         self._sync = sync
         self._link = Link()
         self._rest = b""  # of a line that is there in part
-        self._owed: tuple[bytes, ...] = ()  # a record of our own that has to come before any other
+        self._owed: tuple[bytes, ...] = ()  # records of our own that have to come before any other
         self._moved = False
 
     def open(self, details: Mapping[str, Any]) -> Appended:
@@ -66,11 +66,13 @@ class Appender:
 
     def append(self, records: Sequence[bytes] = ()) -> Appended:
         """Write records, JSON objects, in one piece if the target takes them so; without any, see whether one could."""
+        self._reopen_if_moved()
         owed = len(self._owed)
         lines, links = self._sealed((*self._owed, *records))
         data, done = memoryview(self._rest + b"".join(lines)), 0
         try:
-            self._move_on(len(data))
+            if not self._rest:
+                self._target.turn(len(data))
             while done < len(data):
                 done += self._target.write(data[done:])
             if self._sync and done:
@@ -85,24 +87,31 @@ class Appender:
             return Appended(self._link, first, len(records), error=error)
         return Appended(self._link, first, len(records))
 
-    def resume(self, told: Mapping[str, Any]) -> Appended:
+    def resume(self, told: Callable[[], Mapping[str, Any]]) -> Appended:
         """Try to write again, beginning with a record of our own.
 
         Args:
-            told: what it says of the time in between.
+            told: gives what it says of the time in between; called when it can be written.
         """
-        return self.append((own_record(RESUMING, **told),))
+        try:
+            self._target.check(now=True)  # these tries must not use up the little room that is left
+        except OSError as error:
+            return Appended(self._link, error=error)
+        return self.append((own_record(RESUMING, **told()),))
 
-    def reopen(self) -> None:
-        """Go on in a new file if the old one has been moved away; a line that is there in part is finished first."""
+    def reopen(self) -> Appended:
+        """Go on in a new file if the old one has been moved away; a line that is there in part is finished first.
+
+        The new file begins with a record of our own, so that it shows whose it is before there is a decision.
+        """
         self._moved = True
-        self._move_on(0)
+        return self.append()
 
     def close(self, told: Mapping[str, Any] | None) -> Appended:
         """End, with a closing record if there is a chain.
 
         Args:
-            told: as in `resume`, if writing had failed and was not resumed.
+            told: what a record of `resume` would say, if writing had failed and was not resumed.
         """
         ending = [own_record(RESUMING, **told)] if told else []
         if self._chain is not None:
@@ -122,13 +131,12 @@ class Appender:
             links.append(link)
         return lines, links
 
-    def _move_on(self, length: int) -> None:
-        if self._rest:
+    def _reopen_if_moved(self) -> None:
+        if not self._moved or self._rest:
             return
-        if self._moved:
-            self._target.reopen()
-            self._moved = False
-        self._target.turn(length)
+        self._moved = False
+        if self._target.reopen() and self._chain is not None:
+            self._owed = (own_record(REOPENING), *self._owed)
 
     def _interrupted(self, error: OSError, done: int, lines: Sequence[bytes], links: Sequence[Link]) -> Appended:
         """Take note of what is there after `done` bytes of the lines; less than 0: of the rest of an older one."""

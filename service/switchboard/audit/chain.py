@@ -18,9 +18,12 @@ import orjson
 from switchboard.audit.event import new_id, utc_text
 
 CHAINED = ("chain", "seq", "prev", "hash")
-OPENING, RESUMING, CLOSING = "audit.open", "audit.resume", "audit.close"
-HASH_FIELD = b',"hash":"%b"}'
-HASH_FIELD_BYTES = len(HASH_FIELD % (b"0" * 64))
+OPENING, REOPENING, RESUMING, CLOSING = "audit.open", "audit.reopen", "audit.resume", "audit.close"
+ENDING = b',"hash":"%b"}'  # of a line, which its hash does not cover
+# Where things stand in a line, counted from its end: what is hashed, the ending, and in the first the hash before.
+BODY = slice(-75)
+END = slice(-75, None)
+PREV = slice(-140, -76)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,9 @@ class Chain:
             after: where the chain stood before.
         """
         seq = after.seq + 1
-        body = record[:-1] + chained_fields(self.id.encode(), seq, after.hash)
+        body = b'%b,"chain":"%b","seq":%d,"prev":"%b"' % (record[:-1], self.id.encode(), seq, after.hash)
         mac = self._mac.of(body)
-        return body + HASH_FIELD % mac + b"\n", Link(seq, mac)
-
-
-def chained_fields(chain: bytes, seq: int, prev: bytes) -> bytes:
-    """What stands between a record's own fields and its hash."""
-    return b',"chain":"%b","seq":%d,"prev":"%b"' % (chain, seq, prev)
+        return body + ENDING % mac + b"\n", Link(seq, mac)
 
 
 def own_record(action: str, **told: Any) -> bytes:

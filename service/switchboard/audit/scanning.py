@@ -9,13 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from switchboard.audit.chain import HASH_FIELD, HASH_FIELD_BYTES, Mac, chained_fields
+from switchboard.audit.chain import BODY, END, ENDING, PREV, Mac
 from switchboard.audit.reading import Block
 
 _FIELDS = re.compile(
-    rb',"chain":"(?P<chain>[0-9a-f]{24})","seq":(?P<seq>[1-9][0-9]{0,17}),"prev":"(?P<prev>[0-9a-f]{64})"\Z'
+    rb',"chain":"(?P<chain>[0-9a-f]{24})","seq":(?P<seq>[1-9][0-9]{0,17}),"prev":"(?P<prev>[0-9a-f]{64})"'
+    rb',"hash":"[0-9a-f]{64}"}\Z'
 )
-_FIELDS_BYTES = 160  # as much as those can take, and a little more
+MAX_FOUL = 1000  # kept of a block: with a wrong key every line is foul, and the first ones tell as much
+_FIELDS_BYTES = 240  # as much as those can take, and a little more
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Foul:
     length: int
     ended: bool
     """Whether a line end follows; only the last line of a file can lack it."""
+    claims: tuple[str, int] | None = None
+    """The chain and number that it gives itself, which may be false."""
 
 
 Item: TypeAlias = Run | Foul
@@ -63,6 +67,8 @@ class Scan:
 
     items: tuple[Item, ...]
     lines: int
+    more_foul: int
+    """Foul lines beyond the first MAX_FOUL, which are not among the items."""
 
 
 def scan(block: Block, keys: Sequence[bytes]) -> Scan:
@@ -71,28 +77,31 @@ def scan(block: Block, keys: Sequence[bytes]) -> Scan:
     *lines, rest = block.read().split(b"\n")
     items: list[Item] = []
     run: Run | None = None
-    mac, follows, seq, link = macs[0], b"", 0, b""
+    mac, seq, link = macs[0], 0, b""
+    foul = 0
     for index, line in enumerate(lines):
         if run is not None:
-            body = line[:-HASH_FIELD_BYTES]
-            if body.endswith(chained_fields(follows, seq + 1, link)):
-                hashed = mac.of(body)
-                if line.endswith(HASH_FIELD % hashed):
+            # What names this hash as the one before, and has a hash that fits, is the next record of the chain.
+            if line[PREV] == link:
+                hashed = mac.of(line[BODY])
+                if line[END] == ENDING % hashed:
                     seq, link = seq + 1, hashed
                     continue
             items.append(replace(run, last=seq, hash=link, tail=lines[index - 1]))
         found = _begun(line, index + 1, macs)
         if found is None:
             run = None
-            items.append(Foul(index + 1, len(line), ended=True))
+            foul += 1
+            if foul <= MAX_FOUL:
+                items.append(Foul(index + 1, len(line), True, _claims(line)))
         else:
             run, mac = found
-            follows, seq, link = run.chain.encode(), run.first, run.hash
+            seq, link = run.first, run.hash
     if run is not None:
         items.append(replace(run, last=seq, hash=link, tail=lines[-1]))
     if rest:
         items.append(Foul(len(lines) + 1, len(rest), ended=False))
-    return Scan(tuple(items), len(lines))
+    return Scan(tuple(items), len(lines), max(0, foul - MAX_FOUL))
 
 
 def joined(scans: Iterable[Scan]) -> tuple[Item, ...]:
@@ -112,13 +121,17 @@ def joined(scans: Iterable[Scan]) -> tuple[Item, ...]:
 
 def _begun(line: bytes, number: int, macs: Sequence[Mac]) -> tuple[Run, Mac] | None:
     """A run that begins with this line, and its key; None if it fits no key."""
-    body = line[:-HASH_FIELD_BYTES]
-    fields = _FIELDS.search(body[-_FIELDS_BYTES:])
+    fields = _FIELDS.search(line[-_FIELDS_BYTES:])
     if fields is None:
         return None
     for mac in macs:
-        hashed = mac.of(body)
-        if line.endswith(HASH_FIELD % hashed):
+        hashed = mac.of(line[BODY])
+        if line[END] == ENDING % hashed:
             seq = int(fields["seq"])
             return Run(fields["chain"].decode(), seq, seq, fields["prev"], hashed, number, line, line), mac
     return None
+
+
+def _claims(line: bytes) -> tuple[str, int] | None:
+    fields = _FIELDS.search(line[-_FIELDS_BYTES:])
+    return fields and (fields["chain"].decode(), int(fields["seq"]))

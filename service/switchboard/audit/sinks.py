@@ -107,8 +107,9 @@ class QueuedSink:
 
     async def ready(self) -> None:
         """See `Sink.ready`. A write that takes its time is waited for: it may be about to fail."""
-        if self._step is not None and self._loop.time() - self._begun > SLOW_SECONDS:
-            await asyncio.wait([self._step], timeout=STUCK_SECONDS)
+        step = self._step if self._trouble is None else None
+        if step is not None and self._loop.time() - self._begun > SLOW_SECONDS:
+            await asyncio.wait([step], timeout=STUCK_SECONDS)
         if self._trouble is not None:
             raise self._trouble.refusal()
 
@@ -123,7 +124,7 @@ class QueuedSink:
         await written
 
     def reopen(self) -> None:
-        """See `Sink.reopen`. It is done between two writes, by the thread that writes."""
+        """See `Sink.reopen`. The thread that writes does it, between two writes; the next step tells how it went."""
         self._thread.submit(self._appender.reopen)
 
     async def aclose(self) -> None:
@@ -132,14 +133,14 @@ class QueuedSink:
         last = self._loop.time() + CLOSE_SECONDS
         while self._step is not None and self._loop.time() < last:
             await asyncio.wait([self._step], timeout=CLOSE_SECONDS)
-        told = self._trouble.told() if self._trouble else None
+        trouble, self._trouble = self._trouble, _Trouble(OSError(EBADF, "the audit is closed"))
+        told = trouble.told() if trouble else None
         closing = self._loop.run_in_executor(self._thread, self._appender.close, told)
         done, _ = await asyncio.wait([closing], timeout=CLOSE_SECONDS)
         closed = self._outcome(closing) if done else Appended(self.link, error=TimeoutError(ETIMEDOUT, "it hangs"))
         self.link = closed.link
-        if closed.error is not None and self._trouble is None:
+        if closed.error is not None and trouble is None:
             self._on_health(str(closed.error))
-        self._trouble = _Trouble(OSError(EBADF, "the audit is closed"))
         self._thread.shutdown(wait=False)
 
     def _do(self, then: Callable[[Step], None], work: Callable[..., Appended], *given: Any) -> None:
@@ -208,7 +209,7 @@ class QueuedSink:
                 if lasted > STUCK_SECONDS and self._trouble is None:
                     _refuse(self._batch, self._fall_ill(TimeoutError(ETIMEDOUT, "a write takes too long")))
             elif self._trouble is not None:
-                self._do(self._resumed, self._appender.resume, self._trouble.told())
+                self._do(self._resumed, self._appender.resume, self._trouble.told)
             elif lasted > IDLE_SECONDS:
                 self._do(self._checked, self._appender.append)
 

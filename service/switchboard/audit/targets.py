@@ -25,8 +25,11 @@ class Target(Protocol):
     def turn(self, length: int) -> None:
         """Go on elsewhere if `length` more bytes would be too many here. A failure is told, and is none."""
 
-    def reopen(self) -> None:
-        """Go on under the same name if what is there now is another file. A failure is told, and is none."""
+    def reopen(self) -> bool:
+        """Go on under the same name if what is there now is another file; gives whether it is one.
+
+        A failure is told, and is none.
+        """
 
     def write(self, data: memoryview) -> int:
         """Write some of it, or all; gives how many bytes were taken."""
@@ -34,8 +37,8 @@ class Target(Protocol):
     def sync(self) -> None:
         """Wait until what was written is on disk."""
 
-    def check(self) -> None:
-        """Raise if the next write can be expected to fail."""
+    def check(self, *, now: bool = False) -> None:
+        """Raise if the next write can be expected to fail, or, if it is for now, to wait."""
 
     def close(self) -> None:
         """End."""
@@ -68,13 +71,14 @@ class StreamTarget:
     def turn(self, length: int) -> None:
         """Whoever reads the stream keeps it."""
 
-    def reopen(self) -> None:
+    def reopen(self) -> bool:
         """Whoever reads the stream keeps it."""
+        return False
 
     def write(self, data: memoryview) -> int:
         """See `Target.write`; waits for the reader."""
         if not self._poll.poll(READER_SECONDS * 1000):
-            raise TimeoutError(ETIMEDOUT, "nobody reads it")
+            raise _unread()
         if self._is_file or len(data) <= select.PIPE_BUF:
             return os.write(self._descriptor, data)
         whole_lines = bytes(data[: select.PIPE_BUF]).rfind(b"\n") + 1
@@ -84,9 +88,12 @@ class StreamTarget:
         """See `Target.sync`."""
         os.fsync(self._descriptor)
 
-    def check(self) -> None:
+    def check(self, *, now: bool = False) -> None:
         """See `Target.check`: a reader that has gone away does not come back."""
-        for _, events in self._poll.poll(0):
+        polled = self._poll.poll(0)
+        if now and not polled:
+            raise _unread()
+        for _, events in polled:
             if events & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
                 raise BrokenPipeError(EPIPE, "its reader is gone")
 
@@ -122,25 +129,22 @@ class FileTarget:
             return
         moved = self._path.with_name(f"{self._path.name}.{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
         try:
-            if self._is_current():
-                self._path.rename(moved)
-            try:
-                self._replace(self._opened())
-            except OSError:
-                moved.rename(self._path)
-                raise
+            self._turn_to_new(moved)
         except OSError as error:
             self._on_problem(f"{self._path} cannot be rotated: {error.strerror}")
             # Not again with each record.
             self._rotate_bytes = size + length + self._rotate_bytes
 
-    def reopen(self) -> None:
+    def reopen(self) -> bool:
         """See `Target.reopen`."""
         try:
-            if not self._is_current():
-                self._replace(self._opened())
+            if self._is_current():
+                return False
+            self._replace(self._opened())
         except OSError as error:
             self._on_problem(f"{self._path} cannot be opened anew: {error.strerror}")
+            return False
+        return True
 
     def write(self, data: memoryview) -> int:
         """See `Target.write`."""
@@ -150,7 +154,7 @@ class FileTarget:
         """See `Target.sync`."""
         os.fsync(self._descriptor)
 
-    def check(self) -> None:
+    def check(self, *, now: bool = False) -> None:  # noqa: ARG002 - a file never waits for a reader
         """See `Target.check`; a file that was deleted is begun anew, one that was moved is kept."""
         if os.fstat(self._descriptor).st_nlink == 0:
             self._replace(self._opened())
@@ -161,6 +165,18 @@ class FileTarget:
     def close(self) -> None:
         """See `Target.close`."""
         os.close(self._descriptor)
+
+    def _turn_to_new(self, moved: Path) -> None:
+        is_current = self._is_current()
+        if is_current:
+            self._path.rename(moved)
+        try:
+            opened = self._opened()
+        except OSError:
+            if is_current:
+                moved.rename(self._path)
+            raise
+        self._replace(opened)
 
     def _opened(self) -> int:
         # Readable, to see how it ended. Without waiting, because a pipe may stand in the place of a file.
@@ -200,6 +216,10 @@ def is_written_to(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _unread() -> TimeoutError:
+    return TimeoutError(ETIMEDOUT, "nobody reads it")
 
 
 def _lock(descriptor: int) -> None:

@@ -68,7 +68,7 @@ async def serve_here(
                 ),
             )
         )
-        listeners += [server.Listener(service.public, public), server.Listener(service.ops, ops)]
+        listeners += [server.Listener(service.public, public, service.observe), server.Listener(service.ops, ops)]
 
         def on_ready() -> None:
             service.readiness.ready()
@@ -103,6 +103,8 @@ def _settings(url: str) -> Settings:
         # Whole lines for people to follow; nobody will ask whether one is missing.
         audit="stdout",
         audit_key="none",
+        audit_fsync=False,
+        audit_anchors="off",
         # A page that is loaded again and again while it is being written is no flood; `demo` shows the users' limits.
         edge_exempt="127.0.0.0/8,::1/128",
     )

@@ -30,7 +30,9 @@ class Control:
         rows: list[dict[str, Any]] = [
             {
                 "id": call.id,
-                "state": "ended" if self._emulator.is_over(call) else call.state,
+                "state": "ended" if self._emulator.is_over(call) else "open",
+                "started_at": call.started_at,
+                "ended_at": self._emulator.ended_at(call),
                 "session": call.session,
                 "safety_identifier": call.safety_identifier,
                 "connected": call.connected,

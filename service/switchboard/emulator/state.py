@@ -53,9 +53,14 @@ class Call:
     session: Mapping[str, Any]
     owner: str
     safety_identifier: str | None
-    started_at: int
-    state: CallState = "open"
+    started_at: float
+    ended_at: float | None = None
+    """When it was hung up, or its peer went away."""
     connected: bool = False
+
+    @property
+    def state(self) -> CallState:
+        return "open" if self.ended_at is None else "ended"
 
 
 class Emulator:
@@ -132,15 +137,21 @@ class Emulator:
             self._calls[call_id] = replace(self._calls[call_id], connected=True)
 
     def end(self, call_id: str) -> None:
-        if call_id in self._calls:
-            self._calls[call_id] = replace(self._calls[call_id], state="ended", connected=False)
+        call = self._calls.get(call_id)
+        if call is not None and call.ended_at is None:
+            self._calls[call_id] = replace(call, ended_at=self.now, connected=False)
+
+    def ended_at(self, call: Call) -> float | None:
+        """When a call ended, also if that was by itself after an hour; None: it is open."""
+        last = call.started_at + LIFETIME_SECONDS
+        return last if call.ended_at is None and last <= self.now else call.ended_at
 
     def is_over(self, call: Call) -> bool:
-        return call.state == "ended" or call.started_at + LIFETIME_SECONDS <= self.now
+        return self.ended_at(call) is not None
 
     def _keep(self, session: Mapping[str, Any], session_id: str, suffix: str, owner: str, safety: str | None) -> Call:
-        started = int(self.now)
-        echo = filled(session, session_id, started + LIFETIME_SECONDS)
+        started = self.now
+        echo = filled(session, session_id, int(started) + LIFETIME_SECONDS)
         call = Call(f"rtc_{suffix}", echo, owner, safety, started)
         self._calls[call.id] = call
         _forget_oldest(self._calls, KEPT_CALLS)

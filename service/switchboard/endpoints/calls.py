@@ -14,7 +14,7 @@ from switchboard.endpoints import resource
 from switchboard.endpoints.answering import json_answer
 from switchboard.endpoints.reading import caller_of
 
-SHOWN = ("id", "state", "preset", "started_at", "deadline", "ended_at", "ended_by")
+SHOWN = ("id", "state", "preset", "started_at", "deadline", "idle_seconds", "ended_at", "ended_by")
 
 
 def routes(broker: Broker) -> list[Route]:

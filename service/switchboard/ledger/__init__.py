@@ -13,7 +13,9 @@ from switchboard.ratelimit import Quota, Standing
 __all__ = ["Ending", "Full", "Ledger", "LedgerAway", "Reservation", "Reserved", "Slot", "Sweep"]
 
 MIN_CALL_SECONDS = 10
-KEPT_SECONDS = 3600  # how long an ended call can still be asked about
+KEPT_SECONDS = (
+    3660  # that an ended call can still be asked about: longer than any lasts, so whoever opened it hears of it
+)
 CLAIM_SECONDS = 3.0  # that one sweeper has a due call for itself; another takes it on if the first one died
 RECORD_SECONDS = 5.0  # after which a sweeper puts on record what has ended, if who ended it has not
 LISTED = 1000  # calls in one answer, at most
@@ -141,8 +143,14 @@ class Ledger(Protocol):
     async def heard(self, tenant: str, call_id: str) -> None:
         """A heartbeat of an open call."""
 
-    async def end(self, call: Call, *, by: EndedBy) -> Ending:
-        """Mark a call as ended; the first end stays, whoever comes later. A call that is not known is entered so."""
+    async def end(self, call: Call, *, by: EndedBy, seen: bool = True) -> Ending:
+        """Mark a call as ended; the first end stays, whoever comes later. A call that is not known is entered so.
+
+        Args:
+            call: as it was found; with its end, if that was earlier.
+            by: what ended it.
+            seen: whether the provider ended it just now; else it says that it was over before.
+        """
 
     async def confirm(self, call: Call) -> None:
         """The end of this call is on record."""

@@ -19,7 +19,10 @@ from redis.maint_notifications import MaintNotificationsConfig
 # For one answer, and for a connection. Longer than a step of the ledger, which has a bound of its own: this one lets
 # the search for a primary go on to the next address, and ends what is being closed.
 SOCKET_SECONDS = 0.25
-MAX_CONNECTIONS = 128  # to one server: twice what is asked at a time (`resilient.LANES`); some may be on their way out
+# For one answer where there is one address alone. The step's own bound knows what this process is slow at itself
+# (`patience`), the library's does not.
+LONE_SOCKET_SECONDS = 1.0
+MAX_CONNECTIONS = 32  # to one server: twice what is asked at a time (`resilient.LANES`); some may be on their way out
 SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 
@@ -88,7 +91,7 @@ def connect(url: str) -> Commands:
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if "+" not in parts.scheme:
-        return cast("Commands", _server(url, bounds))
+        return cast("Commands", _server(url, bounds | {"socket_timeout": LONE_SOCKET_SECONDS}))
     credentials, _, addresses = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     if credentials:

@@ -1,6 +1,5 @@
 """The ledger of a single process: what `dev` and a lone replica use, and what a replica remembers beside Redis."""
 
-import heapq
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from limits.strategies import FixedWindowRateLimiter
 from switchboard.calls import Call, EndedBy, Opening
 from switchboard.errors import GrantUsed, TenantSuspended
 from switchboard.ledger import Ending, Full, Reservation, Reserved, Slot, Sweep
+from switchboard.ledger.agenda import Agenda
 from switchboard.ledger.register import Key, Register
 from switchboard.ratelimit import Quota, Standing, Window, share
 from switchboard.ratelimit.windows import WindowStorage
@@ -30,7 +30,7 @@ class MemoryLedger:
     """Keeps the ledger in dictionaries; a single thread, so a step is atomic as long as it does not await.
 
     Args:
-        replicas: among how many processes quotas and caps are divided.
+        replicas: among how many processes quotas and caps are divided, and heartbeats are spread.
         clock: unix seconds, for calls and grants.
         window_clock: seconds that nobody sets back, for windows.
     """
@@ -47,19 +47,17 @@ class MemoryLedger:
         self._window_clock = window_clock
         self._windows = WindowStorage(clock=window_clock)
         self._limiter = FixedWindowRateLimiter(self._windows)
-        self._used_grants: set[str] = set()
-        self._grants_end: list[tuple[float, str]] = []
-        self._register = Register(clock, self._refund)
+        self._used_grants = Agenda[Key]()
+        self._register = Register(clock, self._refund, hears_all=replicas == 1)
         self._charges: dict[Key, tuple[_Charge, ...]] = {}
-        self._suspended: frozenset[str] = frozenset()
+        self.suspended: frozenset[str] = frozenset()
+        """By the kill switch."""
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         """See `Ledger.reserve`."""
-        self._forget_grants()
-        if reservation.tenant in self._suspended:
+        if reservation.tenant in self.suspended:
             raise TenantSuspended
-        if reservation.grant_id in self._used_grants:
-            raise GrantUsed
+        self.check_grant(reservation)
         quotas, slot = [share(quota, self._replicas) for quota in reservation.quotas], reservation.slot
         exceeded = [quota for quota in quotas if not self._limiter.test(quota.item, *_whose(reservation, quota))]
         if exceeded and reservation.enforce:
@@ -89,18 +87,19 @@ class MemoryLedger:
         if reservation.slot is not None:
             self._register.drop((reservation.tenant, reservation.slot.id))
         if untried and reservation.grant_id is not None:
-            self._used_grants.discard(reservation.grant_id)
+            self._used_grants.discard((reservation.tenant, reservation.grant_id))
 
     async def bind(self, reservation: Reservation, opening: Opening, call_seconds: float) -> Call:
         """See `Ledger.bind`."""
         slot = reservation.slot
         assert slot is not None  # noqa: S101 - a call comes of a reservation with a slot
-        charges = self._charges.pop((reservation.tenant, slot.id), ())
-        call = self._register.bind(reservation, slot, opening, call_seconds)
-        self._charges[call.tenant, call.id] = charges
-        if call.tenant in self._suspended:
-            self._register.put_off(call, "suspended", 0)
-        return self._register.find((call.tenant, call.id)) or call
+        suspended = reservation.tenant in self.suspended
+        call = self._register.bind(reservation, slot, opening, call_seconds, suspended=suspended)
+        # Still there if the slot was.
+        charges = self._charges.pop((reservation.tenant, slot.id), None)
+        if charges:
+            self._charges[call.tenant, call.id] = charges
+        return call
 
     async def find(self, tenant: str, call_id: str) -> Call | None:
         """See `Ledger.find`."""
@@ -110,7 +109,7 @@ class MemoryLedger:
         """See `Ledger.heard`."""
         self._register.heard((tenant, call_id))
 
-    async def end(self, call: Call, *, by: EndedBy) -> Ending:
+    async def end(self, call: Call, *, by: EndedBy, seen: bool = True) -> Ending:  # noqa: ARG002 - all is seen here
         """See `Ledger.end`."""
         return self._register.end(call, by)
 
@@ -124,9 +123,9 @@ class MemoryLedger:
 
     async def sweep(self, most: int) -> Sweep:
         """See `Ledger.sweep`."""
-        for tenant in self._suspended:
+        for tenant in self.suspended:
             self._register.hasten(tenant)
-        return Sweep(due=self._register.claim(most), suspended=self._suspended)
+        return Sweep(due=self._register.claim(most), suspended=self.suspended)
 
     async def open_calls(self, tenant: str | None = None, user_key: str | None = None) -> Sequence[Call]:
         """See `Ledger.open_calls`."""
@@ -142,39 +141,57 @@ class MemoryLedger:
 
     async def suspend(self, tenant: str, *, suspended: bool) -> None:
         """See `Ledger.suspend`."""
-        self._suspended = self._suspended | {tenant} if suspended else self._suspended - {tenant}
+        self.suspended = self.suspended | {tenant} if suspended else self.suspended - {tenant}
+
+    @property
+    def now(self) -> float:
+        """Unix seconds, as this ledger counts them."""
+        return self._clock()
 
     def remember(self, call: Call) -> None:
-        """Know a call that stands in another ledger, which has it ended on time; here it is due a little later."""
-        self._register.restore(call, due_at=call.due_at + BEHIND_SECONDS)
+        """Know a call as it stands in another ledger, which has it ended on time; here it is due a little later."""
+        self._register.learn(call, behind=BEHIND_SECONDS)
 
-    def learn(self, call: Call) -> None:
-        """Know that a call has ended, as another ledger tells it, if it is known here."""
-        self._register.learn(call)
+    def overdue(self, most: int) -> Sequence[Call]:
+        """Up to so many of the calls that are due, as they are known here; nobody is to end them because of that."""
+        return self._register.overdue(most)
 
     def is_confirmed(self, call: Call) -> bool:
         """Whether the end of a call is on record."""
         return self._register.is_confirmed((call.tenant, call.id))
 
+    def leave_to_others(self, call: Call) -> None:
+        """The end of a call is not to be put on record here; whether it is remains to be seen."""
+        self._register.leave_to_others((call.tenant, call.id))
+
     def remembered(self) -> Sequence[Call]:
         """All calls that are known here, open and lately ended."""
         return self._register.known()
 
-    def hold(self, reservation: Reservation) -> None:
+    def hold(self, reservation: Reservation, slot: Slot) -> None:
         """Hold a slot that another ledger gave."""
-        if reservation.slot is not None:
-            self._register.hold(reservation, reservation.slot)
+        self._register.hold(reservation, slot)
+
+    def holds(self, reservation: Reservation, slot: Slot) -> bool:
+        """Whether a slot is held here."""
+        return self._register.holds((reservation.tenant, slot.id))
+
+    def check_grant(self, reservation: Reservation) -> None:
+        """Refuse a grant that is known to be used.
+
+        Raises:
+            GrantUsed: it is.
+        """
+        while self._used_grants.take(self._clock()):
+            pass  # it cannot be presented any more
+        if reservation.grant_id is not None and (reservation.tenant, reservation.grant_id) in self._used_grants:
+            raise GrantUsed
 
     def use_grant(self, reservation: Reservation) -> None:
         """Know that a grant was used, in this ledger or in another one."""
         if reservation.grant_id is not None:
-            self._used_grants.add(reservation.grant_id)
-            heapq.heappush(self._grants_end, (self._clock() + reservation.grant_seconds, reservation.grant_id))
-
-    def _forget_grants(self) -> None:
-        now = self._clock()
-        while self._grants_end and self._grants_end[0][0] <= now:
-            self._used_grants.discard(heapq.heappop(self._grants_end)[1])
+            ends_at = self._clock() + reservation.grant_seconds
+            self._used_grants.set((reservation.tenant, reservation.grant_id), ends_at)
 
     def _share(self, slot: Slot) -> Slot:
         def divided(cap: int | None) -> int | None:
@@ -204,18 +221,18 @@ class MemoryLedger:
         return resets_in if resets_in > 0 else float(quota.seconds)
 
     def _minutes_left(self, reservation: Reservation, slot: Slot) -> tuple[float, list[Window]]:
-        """How long the call may last, and the quotas that have too little left for any."""
-        seconds, used_up = float(slot.call_seconds), list[Window]()
+        """How many seconds the call may last, and the quotas that have too little left for any."""
+        most, used_up = slot.call_seconds * 1000, list[Window]()
         for written in slot.minutes:
             quota, window = share(written, self._replicas), _minutes_window(reservation, written)
-            left = max(0.0, quota.limit - self._windows.get(window) / 1000)
-            seconds = min(seconds, left)
-            if left < slot.shortest_seconds:
+            left = max(0, quota.limit * 1000 - self._windows.get(window))
+            most = min(most, left)
+            if left < slot.shortest_seconds * 1000:
                 used_up.append(Window(written, 0, self._resets_in(self._windows.get_expiry(window), written)))
-        return (seconds if reservation.enforce else float(slot.call_seconds)), used_up
+        return (most / 1000 if reservation.enforce else float(slot.call_seconds)), used_up
 
     def _charge_minutes(self, reservation: Reservation, slot: Slot, seconds: float) -> None:
-        charges, milliseconds = list[_Charge](), int(seconds * 1000)
+        charges, milliseconds = list[_Charge](), round(seconds * 1000)
         for quota in slot.minutes:
             window = _minutes_window(reservation, quota)
             self._windows.incr(window, quota.seconds, milliseconds)
@@ -227,7 +244,7 @@ class MemoryLedger:
         """Give back what was reserved and not used; a window that has begun anew since owes nothing."""
         for charge in self._charges.pop(key, ()):
             if self._windows.get_expiry(charge.window) == charge.ends_at:
-                unused = max(0, charge.milliseconds - int(seconds * 1000))
+                unused = max(0, charge.milliseconds - round(seconds * 1000))
                 self._windows.incr(charge.window, 0, -unused)
 
 

@@ -14,9 +14,10 @@ PASSES = 3  # of the event loop, in which an answer that has arrived is read, pa
 async def patience(seconds: float, at_most: float = math.inf) -> AsyncIterator[None]:
     """Like `asyncio.timeout`, but for what the other side takes.
 
-    A burst of requests can keep the event loop from its sockets for much longer than Redis takes; a timeout that fires
-    first would call a healthy Redis dead just when many count on it. So the time in which this thread computes does
-    not count, and an answer that is here when the time is up is taken.
+    A burst of requests can keep the event loop from its sockets for much longer than Redis takes, and a busy machine
+    can keep this process from its processor; a timeout that fires first would call a healthy Redis dead just when many
+    count on it. So the time is told by looks at short intervals: one that comes late counts like one that is on time.
+    An answer that is here when the time is up is taken.
 
     Args:
         seconds: of waiting.
@@ -26,30 +27,23 @@ async def patience(seconds: float, at_most: float = math.inf) -> AsyncIterator[N
         TimeoutError: the block took too long.
     """
     loop = asyncio.get_running_loop()
-    end, last = _waited() + seconds, time.monotonic() + at_most
+    interval, last = seconds / LOOKS, time.monotonic() + at_most
 
     timer: asyncio.Handle
 
     async with asyncio.timeout(None) as bound:
 
-        def look(passes: int) -> None:
+        def look(looks: int, passes: int) -> None:
             nonlocal timer
-            left = min(end - _waited(), last - time.monotonic())
-            if left > 0:
-                # Not at every moment: many who look often would be what this thread computes.
-                timer = loop.call_later(max(left, seconds / LOOKS), look, PASSES)
+            if looks and time.monotonic() < last:
+                timer = loop.call_later(interval, look, looks - 1, passes)
             elif passes:
-                timer = loop.call_soon(look, passes - 1)
+                timer = loop.call_soon(look, 0, passes - 1)
             else:
                 bound.reschedule(loop.time())
 
-        timer = loop.call_later(min(seconds, at_most), look, PASSES)
+        timer = loop.call_later(min(interval, at_most), look, LOOKS - 1, PASSES)
         try:
             yield
         finally:
             timer.cancel()
-
-
-def _waited() -> float:
-    """A clock that stands still while this thread computes."""
-    return time.monotonic() - time.thread_time()

@@ -5,6 +5,7 @@ slot of a Cluster: a script can decide on a tenant's quotas and calls and on the
 and a sweeper looks at a fixed number of sets, however many tenants and open calls there are.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -38,9 +39,10 @@ from switchboard.ratelimit import Quota, Standing, Window
 BUCKETS = 16  # enough to spread over the nodes of a Cluster, few enough to ask them all twice a second
 HASTENED = 100  # open calls of a suspended tenant that one sweep makes due: a script must not keep Redis from others
 WAIT_SECONDS = 0.1  # for one step, within the 250 ms in which a request has to be decided
+STALLED = 5.0  # times as long by the clock on the wall, where this process cannot run
 SEARCH_SECONDS = 2.0  # for a probe to find its way: past silent Sentinels or nodes of a Cluster, say
+PROBE_TENANT, PROBE_USER = "switchboard-probe", "probe"  # no user key, which is 64 hexadecimal digits
 PROBE = Quota("user", 2**31, 1)
-PROBE_USER = "probe"  # no user key, which is 64 hexadecimal digits
 _SCRIPTS = files("switchboard.ledger") / "scripts"
 
 
@@ -92,8 +94,8 @@ class RedisLedger:
         self._scripts = _Scripts()
         self._first_bucket = 0
         self._generations: dict[int, bytes] = {}
-        self._suspended: dict[int, dict[str, int]] = {}
-        """By bucket, as last seen: tenant → since when, and `#` → version."""
+        self._flips: dict[int, dict[str, int]] = {bucket: {} for bucket in range(BUCKETS)}
+        """By bucket: tenant → when its kill switch was flipped, negative if off again. The latest seen."""
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         """See `Ledger.reserve`."""
@@ -103,7 +105,7 @@ class RedisLedger:
             reservation.user_key,
             int(reservation.enforce),
             reservation.grant_id or "",
-            int(reservation.grant_seconds * 1000),
+            _ms(reservation.grant_seconds),
             *_quota_args(quotas),
         ]
         args += [""] if slot is None else _slot_args(slot)
@@ -112,7 +114,7 @@ class RedisLedger:
             raise GrantUsed
         if state == b"suspended":
             raise TenantSuspended
-        standing = _standing(quotas, windows, exceeded=state in (b"exceeded", b"unfit"))
+        standing = _standing(quotas, windows, charged=state == b"ok")
         used_up = () if slot is None else _used_up(slot, minutes)
         return Reserved(
             replace(standing, exceeded=(*standing.exceeded, *used_up)),
@@ -139,14 +141,14 @@ class RedisLedger:
             opening.id,
             reservation.user_key,
             slot.offer_digest,
-            int(call_seconds * 1000),
-            int(CLAIM_SECONDS * 1000),
+            _ms(call_seconds),
+            _ms(CLAIM_SECONDS),
             opening.issuer,
             opening.preset,
             opening.provider,
             opening.key_name,
             reservation.grant_id or "",
-            "" if slot.idle_seconds is None else slot.idle_seconds * 1000,
+            "" if slot.idle_seconds is None else _ms(slot.idle_seconds),
         ]
         return _call(await self._run(self._scripts.bind, reservation.tenant, args))
 
@@ -160,11 +162,10 @@ class RedisLedger:
         """See `Ledger.heard`."""
         await self._run(self._scripts.heard, tenant, [tenant, call_id])
 
-    async def end(self, call: Call, *, by: EndedBy) -> Ending:
+    async def end(self, call: Call, *, by: EndedBy, seen: bool = True) -> Ending:  # noqa: ARG002 - all is seen here
         """See `Ledger.end`."""
-        ended_at = round((call.ended_at or 0) * 1000)
         still_open = replace(call, ended_at=None, ended_by=None)
-        args = [by, KEPT_SECONDS * 1000, int(RECORD_SECONDS * 1000), ended_at, *_call_args(still_open)]
+        args = [by, _ms(KEPT_SECONDS), _ms(RECORD_SECONDS), _ms(call.ended_at or 0), *_call_args(still_open)]
         ended, is_ours = await self._run(self._scripts.end, call.tenant, args)
         return Ending(_call(ended), is_ours=bool(is_ours))
 
@@ -174,10 +175,10 @@ class RedisLedger:
 
     async def put_off(self, call: Call, *, by: EndedBy, seconds: float) -> None:
         """See `Ledger.put_off`."""
-        await self._run(self._scripts.put_off, call.tenant, [by, int(seconds * 1000), *_call_args(call)])
+        await self._run(self._scripts.put_off, call.tenant, [by, _ms(seconds), *_call_args(call)])
 
     async def restore(self, call: Call) -> None:
-        """Write a call back that Redis may have lost."""
+        """Write an open call back that Redis may have lost. Whether its heartbeats have stopped is seen anew."""
         await self._run(self._scripts.restore, call.tenant, _call_args(call))
 
     async def sweep(self, most: int) -> Sweep:
@@ -185,13 +186,14 @@ class RedisLedger:
         now, due = 0.0, list[Call]()
         self._first_bucket = (self._first_bucket + 1) % BUCKETS  # so that a full one does not starve the others
         for bucket in (*range(self._first_bucket, BUCKETS), *range(self._first_bucket)):
-            args: list[str | int] = [max(0, most - len(due)), int(CLAIM_SECONDS * 1000), HASTENED, os.urandom(8).hex()]
-            time, generation, suspended, claimed = await self._run_in(bucket, self._scripts.sweep, args)
+            args: list[str | int] = [max(0, most - len(due)), _ms(CLAIM_SECONDS), HASTENED, os.urandom(8).hex()]
+            time, generation, flips, claimed = await self._run_in(bucket, self._scripts.sweep, args)
             now = int(time) / 1000
             due += [_call(values) for values in claimed]
-            await self._keep_suspended(bucket, _by_tenant(suspended))
+            await self._keep_flips(bucket, _by_tenant(flips))
             self._generations[bucket] = generation
-        return Sweep(now, tuple(due), self._suspended_tenants())
+        suspended = (tenant for flips in self._flips.values() for tenant, at in flips.items() if at > 0)
+        return Sweep(now, tuple(due), frozenset(suspended))
 
     @property
     def generation(self) -> tuple[bytes, ...]:
@@ -227,8 +229,8 @@ class RedisLedger:
 
     async def suspend(self, tenant: str, *, suspended: bool) -> None:
         """See `Ledger.suspend`."""
-        known = await self._run(self._scripts.suspend, tenant, [tenant, int(suspended)])
-        self._suspended[_bucket(tenant)] = _by_tenant(known)
+        flips = await self._run(self._scripts.suspend, tenant, [tenant, int(suspended)])
+        self._learn_flips(_bucket(tenant), _by_tenant(flips))
 
     async def eviction_policy(self) -> str | None:
         """Redis's `maxmemory-policy`; None if it does not tell, as some managed services do not."""
@@ -239,36 +241,46 @@ class RedisLedger:
         policy = answer.get("maxmemory-policy", answer.get(b"maxmemory-policy"))
         return policy.decode() if isinstance(policy, bytes) else policy
 
-    async def probe(self, tenant: str) -> None:
-        """Whether admission would work for this tenant now: the same script, writing a counter of its own.
+    async def probe(self) -> None:
+        """Whether everything would work now: the script of admission in each bucket, writing a counter of its own.
 
         All connections are made anew: an old one may lead to a server that is the primary no more. Finding the way may
-        take longer than a request can wait; then a second look shows what a request would meet.
+        take longer than a request can wait; then a second look shows what a request would meet. The connections stay
+        for the requests that follow.
 
         Raises:
-            LedgerAway: it would not.
+            LedgerAway: it would not. A Cluster can be away in part.
         """
-        args = [tenant, PROBE_USER, 0, "", 0, *_quota_args([PROBE]), ""]
+        args = [PROBE_TENANT, PROBE_USER, 0, "", 0, *_quota_args([PROBE]), ""]
+
+        def look(bucket: int, wait: float) -> Awaitable[Any]:
+            return self._within(wait, self._scripts.reserve.run(self._client, _due(bucket), args))
+
         await self.aclose()
+        for bucket in range(BUCKETS):  # one by one: a Cluster's client, when new, closes connections that others begin
+            await look(bucket, SEARCH_SECONDS)
         for wait in (SEARCH_SECONDS, self._wait):
-            await self._within(wait, self._scripts.reserve.run(self._client, _due(_bucket(tenant)), args))
+            looks = (look(bucket, wait) for bucket in range(BUCKETS))
+            for found in await asyncio.gather(*looks, return_exceptions=True):
+                if isinstance(found, LedgerAway):
+                    raise found
 
     async def aclose(self) -> None:
         """Close the connections; a server that does not answer to that either has to do without an answer."""
         with contextlib.suppress(LedgerAway):
             await self._within(SEARCH_SECONDS, self._client.aclose())
 
-    def _suspended_tenants(self) -> frozenset[str]:
-        return frozenset(tenant for known in self._suspended.values() for tenant in known if tenant != VERSION)
+    async def _keep_flips(self, bucket: int, there: dict[str, int]) -> None:
+        """Learn of kill switches, and write those back that Redis has lost."""
+        self._learn_flips(bucket, there)
+        lost = {tenant: at for tenant, at in self._flips[bucket].items() if there.get(tenant) != at}
+        if lost:
+            args = [part for flip in lost.items() for part in flip]
+            await self._run_in(bucket, self._scripts.restore_suspended, args)
 
-    async def _keep_suspended(self, bucket: int, there: dict[str, int]) -> None:
-        known = self._suspended.get(bucket, {})
-        if there.get(VERSION, 0) < known.get(VERSION, 0):
-            args: list[str | int] = [known[VERSION]]
-            for tenant, since in known.items():
-                args += [tenant, since] if tenant != VERSION else []
-            there = _by_tenant(await self._run_in(bucket, self._scripts.restore_suspended, args))
-        self._suspended[bucket] = there
+    def _learn_flips(self, bucket: int, there: dict[str, int]) -> None:
+        known = self._flips[bucket]
+        known |= {tenant: at for tenant, at in there.items() if abs(at) > abs(known.get(tenant, 0))}
 
     async def _run(self, script: Script, tenant: str, args: Sequence[str | int]) -> Any:
         return await self._run_in(_bucket(tenant), script, args)
@@ -278,7 +290,7 @@ class RedisLedger:
 
     async def _within(self, seconds: float, step: Awaitable[Any]) -> Any:
         try:
-            async with patience(seconds, at_most=1.5 * seconds):
+            async with patience(seconds, at_most=STALLED * seconds):
                 return await step
         except Exception as error:
             # Whatever it was, Redis has not answered as it should: besides errors of its own the library lets through
@@ -286,7 +298,6 @@ class RedisLedger:
             raise LedgerAway(type(error).__name__) from error
 
 
-VERSION = "#"  # no tenant's name
 # As in common.lua, and in the order of `Call`.
 FIELDS = (
     "tenant", "issuer", "user_key", "preset", "provider", "key_name", "started_at", "deadline", "grant_id", "idle",
@@ -307,6 +318,10 @@ def _due(bucket: int) -> str:
     return f"{_base(bucket)}due"
 
 
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
 def _slot_id(slot_id: str | None) -> str:
     return f"~{slot_id}" if slot_id else ""
 
@@ -319,9 +334,9 @@ def _slot_args(slot: Slot) -> list[str | int]:
     return [
         _slot_id(slot.id),
         slot.offer_digest,
-        int(slot.lease_seconds * 1000),
-        slot.call_seconds * 1000,
-        slot.shortest_seconds * 1000,
+        _ms(slot.lease_seconds),
+        _ms(slot.call_seconds),
+        _ms(slot.shortest_seconds),
         slot.user_calls or 0,
         slot.tenant_calls or 0,
         int(slot.replace),
@@ -329,16 +344,17 @@ def _slot_args(slot: Slot) -> list[str | int]:
     ]
 
 
-def _standing(quotas: Sequence[Quota], numbers: Sequence[int], *, exceeded: bool) -> Standing:
+def _standing(quotas: Sequence[Quota], numbers: Sequence[int], *, charged: bool) -> Standing:
+    """What a request was held against; of what is full, it was exceeded unless this very request filled it."""
     counted = zip(quotas, numbers[::2], numbers[1::2], strict=True)
     windows = tuple(_window(quota, int(count), int(ttl)) for quota, count, ttl in counted)
-    return Standing(windows, tuple(window for window in windows if window.remaining == 0) if exceeded else ())
+    return Standing(windows, () if charged else tuple(window for window in windows if window.remaining == 0))
 
 
 def _used_up(slot: Slot, numbers: Sequence[int]) -> Iterator[Window]:
     """The quotas of minutes that have too little left for a call, if they were looked at."""
     for quota, left, ttl in zip(slot.minutes, numbers[::2], numbers[1::2], strict=False):
-        if int(left) < slot.shortest_seconds * 1000:
+        if int(left) < _ms(slot.shortest_seconds):
             yield Window(quota, 0, ttl / 1000 if ttl > 0 else float(quota.seconds))
 
 
@@ -360,6 +376,6 @@ def _call(values: Sequence[bytes | None]) -> Call:
 def _call_args(call: Call) -> list[str | int]:
     """As `write` of common.lua takes it."""
     told: dict[str, Any] = {name: getattr(call, name) for name in FIELDS if name != "idle"}
-    times = {name: None if told[name] is None else round(told[name] * 1000) for name in _MILLISECONDS}
-    told |= {**times, "idle": None if call.idle_seconds is None else call.idle_seconds * 1000}
+    times = {name: None if told[name] is None else _ms(told[name]) for name in _MILLISECONDS}
+    told |= {**times, "idle": None if call.idle_seconds is None else _ms(call.idle_seconds)}
     return [call.id, *("" if told[name] is None else told[name] for name in FIELDS)]

@@ -6,6 +6,7 @@ No grant opens a call meanwhile, and no call begins that needs the register; eac
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -21,12 +22,15 @@ from switchboard.ledger.memory import MemoryLedger
 from switchboard.ledger.patience import patience
 
 PROBE_SECONDS = 0.25  # between two looks whether the ledger is back; longer than a step may take
-PROBE_TENANT = "switchboard-probe"  # before a request has said which tenant to look for
-LANES = 64  # steps at one time: one takes a fraction of a millisecond, and more would only queue elsewhere
+# Steps at one time: one takes a fraction of a millisecond, and more would only queue elsewhere. As many connections are
+# there from the first probe on: a burst that had to make its own, on a busy machine, would take Redis for dead.
+LANES = 16
 LANE_SECONDS = 0.1  # that a step waits for its lane, not counting what this process computes meanwhile
 RETRY_AFTER = 1
-HEAL_SECONDS = 2.0  # after the way back was found: replicas tell what they ended before anybody ends it again
-FORGOTTEN_AT_ONCE = 50
+HEAL_SECONDS = 2.0  # after the way back was found: replicas tell what they know before anybody ends a call
+LOST_SECONDS = 60.0  # of what was written last, more than a failover loses
+HEALED_AT_ONCE = 4  # few, so that requests go on beside it; thousands of calls take some seconds
+CHECKED_AT_ONCE = 16
 
 Answer = TypeVar("Answer")
 
@@ -39,13 +43,13 @@ AWAY: Final = _Away.AWAY
 
 
 class Primary(Ledger, Protocol):
-    """A ledger that can be probed."""
+    """A ledger that can be probed, and healed."""
 
-    async def probe(self, tenant: str) -> None:
-        """Raises `LedgerAway` if admission would not work now for this tenant: a Cluster can be away in part."""
+    async def probe(self) -> None:
+        """Raises `LedgerAway` if some step would not work now."""
 
     async def restore(self, call: Call) -> None:
-        """Write a call back that was lost; one that is known stays as it is."""
+        """Write an open call back that was lost; one that is known stays, but for heartbeats that went unheard."""
 
     @property
     def generation(self) -> tuple[bytes, ...]:
@@ -78,10 +82,10 @@ class ResilientLedger:
         self._on_error = on_error
         self._on_switch = on_switch
         self._away = asyncio.Event()
-        self._missed_by = PROBE_TENANT
+        self._has_gaps = asyncio.Event()
         self._lanes = asyncio.Semaphore(LANES)
-        self._patient_until = 0.0
-        self._suspended: frozenset[str] = frozenset()
+        self._ended_since = math.inf
+        self._away_since = self._patient_until = 0.0
         self._generation: tuple[bytes, ...] | None = None
 
     @property
@@ -90,36 +94,29 @@ class ResilientLedger:
         return self._away.is_set()
 
     async def run(self) -> None:
-        """Look for the way back as long as the ledger is away, for ever."""
-        while True:
-            await self._away.wait()
-            await asyncio.sleep(PROBE_SECONDS)
-            try:
-                await self._primary.probe(self._missed_by)
-            except LedgerAway as error:
-                self._on_error(str(error))
-            else:
-                self._patient_until = time.monotonic() + HEAL_SECONDS
-                self._away.clear()
-                self._on_switch(False, "")
-                await self._heal()
+        """Look for the way back whenever the shared ledger is away, and heal it then; for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._find_back())
+            group.create_task(self._heal())
 
     async def start(self) -> None:
         """Find out at once, before the first request does."""
         try:
-            await self._primary.probe(self._missed_by)
+            await self._primary.probe()
         except LedgerAway as error:
             self._degrade(error)
 
     async def reserve(self, reservation: Reservation) -> Reserved:
-        """See `Ledger.reserve`. A grant that was used is known here too, whatever becomes of the shared ledger.
+        """See `Ledger.reserve`. A grant that was used at this replica stays used, also when Redis has lost its data.
 
         Raises:
             Degraded: the shared ledger is away, and without it this cannot be decided.
+            GrantUsed, TenantSuspended: see `Ledger.reserve`.
         """
-        reserved = await self._ask(reservation.tenant, lambda: self._primary.reserve(reservation))
+        self._local.check_grant(reservation)
+        reserved = await self._ask(lambda: self._primary.reserve(reservation))
         if reserved is not AWAY:
-            if not reserved.replace and not (reservation.enforce and (reserved.full or reserved.standing.exceeded)):
+            if reserved.call_seconds:
                 self._local.use_grant(reservation)
             return reserved
         slot = reservation.slot
@@ -130,7 +127,7 @@ class ResilientLedger:
     async def release(self, reservation: Reservation, *, untried: bool) -> None:
         """See `Ledger.release`. What cannot be given back now lapses by itself."""
         await self._local.release(reservation, untried=untried)
-        await self._ask(reservation.tenant, lambda: self._primary.release(reservation, untried=untried))
+        await self._ask(lambda: self._primary.release(reservation, untried=untried))
 
     async def bind(self, reservation: Reservation, opening: Opening, call_seconds: float) -> Call:
         """See `Ledger.bind`. Each replica remembers the calls that it opened itself.
@@ -138,20 +135,24 @@ class ResilientLedger:
         Raises:
             Degraded: the shared ledger is away, and the call needs it; it will be hung up.
         """
-        call = await self._ask(reservation.tenant, lambda: self._primary.bind(reservation, opening, call_seconds))
-        if call is not AWAY:
-            self._local.remember(call)
-            return call
         slot = reservation.slot
-        if slot is not None and slot.needs_register:
-            await self._local.bind(reservation, opening, call_seconds)  # without a slot here, so it is to be ended
-            raise Degraded(retry_after=RETRY_AFTER)
-        self._local.hold(reservation)
-        return await self._local.bind(reservation, opening, call_seconds)
+        assert slot is not None  # noqa: S101 - a call comes of a reservation with a slot
+        if not self._local.holds(reservation, slot):
+            call = await self._ask(lambda: self._primary.bind(reservation, opening, call_seconds))
+            if call is not AWAY:
+                self._local.remember(call)
+                return call
+            if slot.needs_register:
+                await self._local.bind(reservation, opening, call_seconds)  # without a slot here, so it is to be ended
+                raise Degraded(retry_after=RETRY_AFTER)
+            self._local.hold(reservation, slot)
+        call = await self._local.bind(reservation, opening, call_seconds)
+        await self._ask(lambda: self._primary.restore(call))  # it may be back meanwhile
+        return call
 
     async def find(self, tenant: str, call_id: str) -> Call | None:
         """See `Ledger.find`; a call that began while the shared ledger was away is known here alone."""
-        found = await self._ask(tenant, lambda: self._primary.find(tenant, call_id))
+        found = await self._ask(lambda: self._primary.find(tenant, call_id))
         if found is not AWAY and found is not None:
             return found
         known = await self._local.find(tenant, call_id)
@@ -163,96 +164,130 @@ class ResilientLedger:
     async def heard(self, tenant: str, call_id: str) -> None:
         """See `Ledger.heard`."""
         await self._local.heard(tenant, call_id)
-        await self._ask(tenant, lambda: self._primary.heard(tenant, call_id))
+        await self._ask(lambda: self._primary.heard(tenant, call_id))
 
-    async def end(self, call: Call, *, by: EndedBy) -> Ending:
+    async def end(self, call: Call, *, by: EndedBy, seen: bool = True) -> Ending:
         """See `Ledger.end`.
 
-        While the shared ledger is away nobody knows whether a call that the provider calls over was ended, and put on
+        While the shared ledger is away nobody knows whether a call whose end was not seen was ended, and put on
         record, by another replica; it is not ours to record until the ledgers have been brought together.
         """
-        ending = await self._ask(call.tenant, lambda: self._primary.end(call, by=by))
+        ending = await self._ask(lambda: self._primary.end(call, by=by, seen=seen))
         if ending is not AWAY:
-            self._local.learn(ending.call)
+            self._local.remember(ending.call)  # also if others opened it: they may not have heard when data are lost
+            if not ending.is_ours:
+                await self._local.confirm(ending.call)
             return ending
-        ending = await self._local.end(call, by=by)
-        return replace(ending, is_ours=ending.is_ours and by != "provider")
+        ending = await self._local.end(call, by=by, seen=seen)
+        if ending.is_ours and not seen:
+            self._local.leave_to_others(ending.call)
+        return replace(ending, is_ours=ending.is_ours and seen)
 
     async def confirm(self, call: Call) -> None:
         """See `Ledger.confirm`."""
         await self._local.confirm(call)
-        await self._ask(call.tenant, lambda: self._primary.confirm(call))
+        await self._ask(lambda: self._primary.confirm(call))
 
     async def put_off(self, call: Call, *, by: EndedBy, seconds: float) -> None:
         """See `Ledger.put_off`."""
-        if await self._ask(call.tenant, lambda: self._primary.put_off(call, by=by, seconds=seconds)) is AWAY:
+        if await self._ask(lambda: self._primary.put_off(call, by=by, seconds=seconds)) is AWAY:
             await self._local.put_off(call, by=by, seconds=seconds)
 
     async def sweep(self, most: int) -> Sweep:
         """See `Ledger.sweep`. While the shared ledger is away, what this replica opened itself."""
-        sweep = await self._ask(
-            PROBE_TENANT, lambda: self._primary.sweep(most if time.monotonic() >= self._patient_until else 0)
-        )
+        claims = time.monotonic() >= self._patient_until
+        sweep = await self._ask(lambda: self._primary.sweep(most if claims else 0))
         if sweep is AWAY:
-            sweep = await self._local.sweep(most)
-            due = tuple(call for call in sweep.due if call.ended_by != "provider")  # see `end`
-            return replace(sweep, due=due, suspended=self._suspended)
-        self._suspended = sweep.suspended
+            return await self._local.sweep(most)
+        self._local.suspended = sweep.suspended
         generation, self._generation = self._generation, self._primary.generation
         if generation not in (None, self._generation):
-            await self._heal()
-        else:
-            await self._forget_ended()
+            self._begin_healing(ended_since=0.0)
+        for call in self._local.overdue(CHECKED_AT_ONCE):
+            await self._check(call)
         return sweep
 
     async def open_calls(self, tenant: str | None = None, user_key: str | None = None) -> Sequence[Call]:
         """See `Ledger.open_calls`."""
-        return self._unless_away(await self._ask(tenant, lambda: self._primary.open_calls(tenant, user_key)))
+        return self._unless_away(await self._ask(lambda: self._primary.open_calls(tenant, user_key)))
 
     async def tenant_of(self, call_id: str) -> str | None:
         """See `Ledger.tenant_of`."""
-        return self._unless_away(await self._ask(None, lambda: self._primary.tenant_of(call_id)))
+        return self._unless_away(await self._ask(lambda: self._primary.tenant_of(call_id)))
 
     async def count(self, tenants: Sequence[str]) -> Sequence[int]:
         """See `Ledger.count`."""
-        return self._unless_away(await self._ask(None, lambda: self._primary.count(tenants)))
+        return self._unless_away(await self._ask(lambda: self._primary.count(tenants)))
 
     async def suspend(self, tenant: str, *, suspended: bool) -> None:
         """See `Ledger.suspend`. What only one replica would know is refused."""
-        self._unless_away(await self._ask(tenant, lambda: self._primary.suspend(tenant, suspended=suspended)))
+        self._unless_away(await self._ask(lambda: self._primary.suspend(tenant, suspended=suspended)))
+
+    async def _find_back(self) -> None:
+        while True:
+            await self._away.wait()
+            await asyncio.sleep(PROBE_SECONDS)
+            try:
+                await self._primary.probe()
+            except LedgerAway as error:
+                self._on_error(str(error))
+            else:
+                self._begin_healing(ended_since=self._away_since - LOST_SECONDS)
+                self._away.clear()
+                self._on_switch(False, "")
+
+    def _begin_healing(self, *, ended_since: float) -> None:
+        self._patient_until = time.monotonic() + HEAL_SECONDS
+        self._ended_since = min(self._ended_since, ended_since)
+        self._has_gaps.set()
 
     async def _heal(self) -> None:
         """Tell the shared ledger what this replica knows: calls that it lost, or that began or ended without it."""
-        for call in self._local.remembered():
-            if call.ended_at is not None:
-                step = partial(self._bring_together, call)
-            elif call.ending is not None:
-                step = partial(self._primary.put_off, call, by=call.ending, seconds=0)
-            else:
-                step = partial(self._primary.restore, call)
-            if await self._ask(call.tenant, step) is AWAY:
-                return
+        while True:
+            await self._has_gaps.wait()
+            self._has_gaps.clear()
+            since, self._ended_since = self._ended_since, math.inf
+            calls = [call for call in self._local.remembered() if call.ended_at is None or call.ended_at >= since]
+            # What has ended first: it would be ended again, while what is open has time.
+            calls.sort(key=lambda call: call.ended_at is None)
+            for first in range(0, len(calls), HEALED_AT_ONCE):
+                told = await asyncio.gather(*(self._tell(call) for call in calls[first : first + HEALED_AT_ONCE]))
+                if AWAY in told:
+                    self._ended_since = min(self._ended_since, since)
+                    break  # until the way back is found again
 
-    async def _bring_together(self, call: Call) -> None:
+    async def _tell(self, call: Call) -> _Away | None:
+        if call.ended_at is not None:
+            step = partial(self._tell_end, call)
+        elif call.ending is not None:
+            step = partial(self._primary.put_off, call, by=call.ending, seconds=0)
+        else:
+            step = partial(self._primary.restore, call)
+        return await self._ask(step)
+
+    async def _tell_end(self, call: Call) -> None:
         await self._primary.end(call, by=call.ended_by or "provider")
         if self._local.is_confirmed(call):
             await self._primary.confirm(call)
+        else:
+            await self._local.confirm(call)  # from now on the shared ledger has it put on record
 
-    async def _forget_ended(self) -> None:
-        """Calls whose time is over here have ended there; as long as they have not, they are kept."""
-        for call in (await self._local.sweep(FORGOTTEN_AT_ONCE)).due:
-            found = await self._ask(call.tenant, partial(self._primary.find, call.tenant, call.id))
-            if found is None:
-                await self._ask(call.tenant, partial(self._primary.restore, call))
-            elif found is not AWAY and found.ended_at is not None:
-                self._local.learn(found)
+    async def _check(self, call: Call) -> None:
+        """Learn what has become of a call whose time is over here; as a rule, that others have ended it."""
+        found = await self._ask(lambda: self._primary.find(call.tenant, call.id))
+        if found is None:
+            await self._tell(call)
+        elif found is not AWAY:
+            self._local.remember(found)
+            if found.ended_at is not None:
+                await self._local.confirm(found)
 
     def _unless_away(self, answer: Answer | _Away) -> Answer:
         if answer is AWAY:
             raise Degraded(retry_after=RETRY_AFTER)
         return answer
 
-    async def _ask(self, tenant: str | None, step: Callable[[], Awaitable[Answer]]) -> Answer | _Away:
+    async def _ask(self, step: Callable[[], Awaitable[Answer]]) -> Answer | _Away:
         """What the shared ledger answers; `AWAY` if it does not."""
         if not self.degraded:
             try:
@@ -260,7 +295,7 @@ class ResilientLedger:
                     if not self.degraded:  # it may have been found away while this step waited for its lane
                         return await step()
             except LedgerAway as error:
-                self._degrade(error, tenant or PROBE_TENANT)
+                self._degrade(error)
         return AWAY
 
     @asynccontextmanager
@@ -278,9 +313,9 @@ class ResilientLedger:
         finally:
             self._lanes.release()
 
-    def _degrade(self, error: LedgerAway, tenant: str = PROBE_TENANT) -> None:
+    def _degrade(self, error: LedgerAway) -> None:
         self._on_error(str(error))
         if not self.degraded:
-            self._missed_by = tenant
+            self._away_since = self._local.now
             self._away.set()
             self._on_switch(True, str(error))

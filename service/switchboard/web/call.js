@@ -15,7 +15,7 @@
 /** @typedef {"connecting"|"connected"|"ended"|"refused"} CallState */
 /** @typedef {{step: StepName, ms: number}} Step Milliseconds since connect() was called. */
 /** @typedef {{direction: "sent"|"received", event: {type: string, [key: string]: any}}} Message */
-/** @typedef {{id: string, state: string, preset: string, started_at: string|number, deadline: string|number|null, ended_at: string|number|null, ended_by: string|null}} CallStatus */
+/** @typedef {{id: string, state: string, preset: string, started_at: string|number, deadline: string|number|null, idle_seconds: number|null, ended_at: string|number|null, ended_by: string|null}} CallStatus */
 /** @typedef {"token"|"grant"|null} CredentialKind The user's own token, a secret minted from it, or none. */
 
 /**
@@ -51,7 +51,14 @@ const GATHER_MS = 1000;
 const OPEN_MS = 20_000;
 /** A lost network may come back; after this it does not. */
 const LOST_MS = 6000;
+/** The longest from one heartbeat to the next, which also tells operators how the call sounds. */
 const HEARTBEAT_MS = 20_000;
+/** Heartbeats in a call's `idle_seconds`: one may get lost. */
+const BEATS = 3;
+/** The smallest `idle_seconds` that there is, for a call whose own could not be learned. */
+const LEAST_IDLE_SECONDS = 10;
+/** Waits between looks at a call that the other side has ended: the server notes that a moment later. */
+const LOOKS_MS = [0, 100, 300, 600, 1000, 1500];
 
 /** A "no", from Switchboard, the provider or this browser. `code` is stable; `detail` is a sentence. */
 export class Refusal extends Error {
@@ -184,8 +191,9 @@ export async function openMicrophone() {
 }
 
 /**
- * Events: "state" {state, reason}, "step" Step, "message" Message, "exchange" Exchange,
- * "track" {stream}, "microphone" {stream}; each in `event.detail`.
+ * Events: "state" {state, reason}, "step" Step, "message" Message, "exchange" Exchange, "track" {stream},
+ * "microphone" {stream}, "status" CallStatus (when it is connected, if it reports, and when the other side has ended it);
+ * each in `event.detail`.
  */
 export class Call extends EventTarget {
   /** @type {CallState} */
@@ -212,6 +220,7 @@ export class Call extends EventTarget {
   #steps = new Set();
   /** @type {Set<ReturnType<typeof setTimeout>>} */ #timers = new Set();
   #reporting = false;
+  #heard = 0;
   /** @type {(reason?: any) => void} */ #fail = () => {};
   /** @type {() => void} */ #opened = () => {};
 
@@ -449,15 +458,26 @@ export class Call extends EventTarget {
     return request(name, url, { ...how, signal, bearer: this.#bearer, credential: this.#credential }, this.#observe);
   }
 
-  #heartbeat() {
+  async #heartbeat() {
     if (this.#options.reports === false) return;
     this.#reporting = true;
     this.#report("connected");
+    if (this.controllable) this.#report("alive"); // at once: only a call that has sent one is missed when they stop
+    const ms = await this.#heartbeatMs();
     const beat = () => {
       this.#report("alive");
-      this.#after(HEARTBEAT_MS, beat);
+      this.#after(ms, beat);
     };
-    this.#after(HEARTBEAT_MS, beat);
+    if (!this.#over) this.#after(ms, beat);
+  }
+
+  /** Each one is a request, so not more often than this call's own `idle_seconds` asks for. */
+  async #heartbeatMs() {
+    if (!this.controllable) return HEARTBEAT_MS;
+    const status = await this.status().catch(() => null);
+    if (status) this.#emit("status", status);
+    const idle = status ? status.idle_seconds : LEAST_IDLE_SECONDS;
+    return idle === null ? HEARTBEAT_MS : Math.min(HEARTBEAT_MS, (idle * 1000) / BEATS);
   }
 
   /**
@@ -470,7 +490,11 @@ export class Call extends EventTarget {
     // A secret of the provider means nothing to Switchboard; a grant does, and so does the user's token.
     const bearer = this.controllable ? this.#bearer : this.#jwt;
     const now = Math.round(this.elapsed);
-    const body = event === "connected" ? { event, ms_to_connected: now } : { event, ...(event === "alive" ? await this.#quality() : {}) };
+    /** @type {Record<string, unknown>} */
+    const body = { event };
+    if (event === "connected") body.ms_to_connected = now;
+    if (event === "alive") Object.assign(body, await this.#quality());
+    if (event === "ended" && this.#heard) body.audio_seconds = this.#heard; // as last looked: a page that goes away cannot wait
     try {
       await request("report", url, { method: "POST", type: "application/json", body: JSON.stringify(body), bearer, keepalive: true });
     } catch (error) {
@@ -496,7 +520,7 @@ export class Call extends EventTarget {
         seen.jitter_ms = Math.round((stat.jitter ?? 0) * 1000);
         const lost = Math.max(0, stat.packetsLost ?? 0);
         if (stat.packetsReceived) seen.loss = Number((lost / (lost + stat.packetsReceived)).toFixed(4));
-        if (stat.totalSamplesDuration) seen.audio_seconds = Math.round(stat.totalSamplesDuration);
+        if (stat.totalSamplesDuration) seen.audio_seconds = this.#heard = Math.round(stat.totalSamplesDuration);
       }
     }
     return seen;
@@ -505,8 +529,20 @@ export class Call extends EventTarget {
   /** @param {string} why */
   #lost(why) {
     if (this.#over) return;
-    if (this.state === "connected") return this.#end("ended", why);
-    this.#fail(new Refusal("connection_failed", why, { step: "ice" }));
+    if (this.state !== "connected") return this.#fail(new Refusal("connection_failed", why, { step: "ice" }));
+    this.#end("ended", why);
+    this.#settle();
+  }
+
+  /** Learn why the other side is gone; what the server takes for open even then is of no use to anybody. */
+  async #settle() {
+    if (!this.controllable) return;
+    for (const ms of LOOKS_MS) {
+      await new Promise((resolve) => setTimeout(resolve, ms));
+      const status = await this.status().catch(() => null);
+      if (status?.ended_by) return this.#emit("status", status);
+    }
+    await this.#release();
   }
 
   /** @param {unknown} error */

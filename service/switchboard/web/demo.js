@@ -158,6 +158,7 @@ async function start(source = select("source").value) {
     if (direction === "received") receive(event);
   });
   on("state", ({ state, reason }) => changed(mine, state, reason));
+  on("status", (status) => learned(mine, status));
   try {
     await mine.ready;
   } catch (error) {
@@ -176,7 +177,6 @@ function changed(mine, state, reason) {
     connectedAt = Date.now();
     showState("connected");
     showFacts(mine);
-    learn(mine);
     return;
   }
   meterYou.detach();
@@ -198,13 +198,15 @@ function changed(mine, state, reason) {
         : "A direct call can’t be ended by the server: this browser closed it, and the secret is good until it expires.",
     );
   }
-  if (!yours) learn(mine);
 }
 
-/** What the server knows: the deadline of a running call, or why it is over. @param {import("./call.js").Call} mine */
-async function learn(mine) {
-  const status = await mine.status().catch(() => null);
-  if (!status || mine !== call) return;
+/**
+ * What the server knows: the deadline of a running call, or why it is over.
+ * @param {import("./call.js").Call} mine
+ * @param {import("./call.js").CallStatus} status
+ */
+function learned(mine, status) {
+  if (mine !== call) return;
   if (status.deadline && mine.state === "connected") deadline = time(status.deadline);
   if (status.ended_by && mine.state === "ended") showState("ended", ENDINGS[status.ended_by] ?? `Ended by: ${status.ended_by}.`);
 }

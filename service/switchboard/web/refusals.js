@@ -62,7 +62,7 @@ export const needsMicrophone = (code) => code.startsWith("microphone_");
 /** Why a call is over, by `ended_by`. @type {Record<string, string>} */
 export const ENDINGS = {
   owner: "You hung up.",
-  deadline: "The time this preset allows was used up.",
+  deadline: "The time that this call had was used up.",
   idle: "This page stopped sending heartbeats, so the call was ended.",
   replaced: "A newer call of the same user took its place.",
   admin: "An operator ended the call.",

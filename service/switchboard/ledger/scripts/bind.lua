@@ -10,15 +10,20 @@ local tenant, slot, id, user, digest = arg(), arg(), arg(), arg(), arg()
 local length, claim = number_arg(), number_arg()
 local held, key = call_key(tenant, slot), call_key(tenant, id)
 
-local ending = ''
-if redis.call('HEXISTS', BASE .. 'suspended', tenant) == 1 then
-    ending = 'suspended'
-elseif redis.call('EXISTS', held) == 0 then
-    ending = 'replaced'
+if redis.call('EXISTS', key) == 1 then
+    -- It was given up, or written back, by a step that has overtaken this one.
+    drop(tenant, slot)
+    return shown(tenant, id)
 end
-local minutes = redis.call('HGET', held, 'minutes')
-redis.call('HDEL', held, 'minutes') -- they are the call's from now on
-drop(tenant, slot)
+
+local lease_ends = tonumber(redis.call('HGET', held, 'deadline')) or 0
+local ending = is_suspended(tenant) and 'suspended' or lease_ends <= now and 'replaced' or ''
+if lease_ends > now then
+    leave(tenant, slot)
+    redis.call('RENAME', held, key) -- with what was charged of minutes
+else
+    drop(tenant, slot)
+end
 
 local deadline = whole(now + length)
 redis.call(
@@ -26,13 +31,15 @@ redis.call(
     'issuer', arg(), 'preset', arg(), 'provider', arg(), 'key_name', arg()
 )
 local grant, idle = arg(), arg()
-for name, value in pairs({grant_id = grant, idle = idle, ending = ending, minutes = minutes or ''}) do
+for name, value in pairs({grant_id = grant, idle = idle, ending = ending}) do
     if value ~= '' then
         redis.call('HSET', key, name, value)
     end
 end
 redis.call('PEXPIRE', key, SETS_KEPT)
-redis.call('SET', offer_key(tenant, user, digest), id, 'PX', whole(length + claim))
 redis.call('HSET', BASE .. 'where', id, tenant)
+if ending == '' then
+    redis.call('SET', offer_key(tenant, user, digest), id, 'PX', whole(length + claim))
+end
 enter(tenant, user, id, whole(now), deadline, ending == '' and deadline or whole(now + claim))
 return shown(tenant, id)

@@ -6,11 +6,11 @@
 --
 --   swb:{3}:due                                 sorted set of tenant/id, by when something is to be done
 --   swb:{3}:where                               hash: id of an open call → tenant
---   swb:{3}:suspended                           hash: tenant → since when; `#` → version
+--   swb:{3}:suspended                           hash: tenant → when its kill switch was flipped, negative if off again
 --   swb:{3}:generation                          a name that is lost with the data
 --   swb:{3}:acme:call:<id>                      hash: a call, or a reservation
 --   swb:{3}:acme:open, …:open:<user key>        sorted sets: a tenant's open ids by deadline, a user's by start
---   swb:{3}:acme:offer:<user key>:<digest>      the id that an offer led to
+--   swb:{3}:acme:offer:<user key>:<digest>      the id that an offer led to, as long as that is open
 --   swb:{3}:acme:quota:…, …:minutes:…, …:grant:<id>
 
 local DUE = KEYS[1]
@@ -59,6 +59,14 @@ local function member(tenant, id)
     return tenant .. '/' .. id
 end
 
+local function is_suspended(tenant)
+    return tonumber(redis.call('HGET', BASE .. 'suspended', tenant) or 0) > 0
+end
+
+local function is_reservation(id)
+    return string.sub(id, 1, 1) == '~'
+end
+
 -- A call as Python reads it: its id, then FIELDS.
 local function shown(tenant, id)
     local values = redis.call('HMGET', call_key(tenant, id), unpack(FIELDS))
@@ -79,48 +87,60 @@ local function enter(tenant, user, id, order, deadline, due)
     redis.call('ZADD', DUE, due, member(tenant, id))
 end
 
-local function leave(tenant, user, id)
-    redis.call('ZREM', user_key(tenant, user), id)
+-- Its slot is free, and its offer forgotten.
+local function leave(tenant, id)
+    local user, digest = unpack(redis.call('HMGET', call_key(tenant, id), 'user_key', 'digest'))
     redis.call('ZREM', open_key(tenant), id)
     redis.call('HDEL', BASE .. 'where', id)
+    redis.call('ZREM', DUE, member(tenant, id))
+    if user then
+        redis.call('ZREM', user_key(tenant, user), id)
+    end
+    if digest and redis.call('GET', offer_key(tenant, user, digest)) == id then
+        redis.call('DEL', offer_key(tenant, user, digest))
+    end
+end
+
+-- What a window of minutes was charged for a call, in its field `minutes`. Short, so that Redis keeps the hash packed.
+local function charged(scope, seconds, ends, length)
+    return string.sub(scope, 1, 1) .. seconds .. '/' .. whole(ends) .. '/' .. whole(length)
 end
 
 -- Gives back what was reserved of minutes and not used; a window that has begun anew since owes nothing.
-local function refund(key, tenant, user, used)
-    local packed = redis.call('HGET', key, 'minutes')
-    if not packed then
-        return
-    end
-    for _, one in ipairs(cjson.decode(packed)) do
-        local window = window_key(tenant, user, 'minutes', one[1], one[2])
-        if redis.call('PEXPIRETIME', window) == tonumber(one[3]) then
-            redis.call('DECRBY', window, whole(math.max(0, tonumber(one[4]) - used)))
+local function refund(tenant, id, used)
+    local key = call_key(tenant, id)
+    local user, minutes = unpack(redis.call('HMGET', key, 'user_key', 'minutes'))
+    for scope, seconds, ends, length in string.gmatch(minutes or '', '(%a)(%d+)/(%d+)/(%d+)') do
+        local window = window_key(tenant, user, 'minutes', scope == 'u' and 'user' or 'tenant', seconds)
+        if redis.call('PEXPIRETIME', window) == tonumber(ends) then
+            redis.call('DECRBY', window, whole(math.max(0, length - used)))
         end
     end
     redis.call('HDEL', key, 'minutes')
 end
 
--- A reservation that came to nothing.
+-- A reservation that came to nothing, or an id whose data are gone.
 local function drop(tenant, id)
-    local key = call_key(tenant, id)
-    local user, digest = unpack(redis.call('HMGET', key, 'user_key', 'digest'))
-    if user then
-        refund(key, tenant, user, 0)
-        leave(tenant, user, id)
-        local offer = offer_key(tenant, user, digest)
-        if redis.call('GET', offer) == id then
-            redis.call('DEL', offer)
-        end
-        redis.call('DEL', key)
-    end
-    redis.call('ZREM', DUE, member(tenant, id))
+    refund(tenant, id, 0)
+    leave(tenant, id)
+    redis.call('DEL', call_key(tenant, id))
 end
 
--- An open call that was made elsewhere, or whose data were lost: written as it is told.
+-- A heartbeat, or what stands for one: the next has to come within the call's idle time.
+local function beat(tenant, id)
+    local key, now = call_key(tenant, id), now_ms()
+    local deadline, idle, ending, ended = unpack(redis.call('HMGET', key, 'deadline', 'idle', 'ending', 'ended_at'))
+    if deadline and not ending and not ended then
+        redis.call('HSET', key, 'heard_at', whole(now))
+        if idle then
+            redis.call('ZADD', DUE, whole(math.min(deadline, now + idle)), member(tenant, id))
+        end
+    end
+end
+
+-- An open call that was made elsewhere, or whose data were lost: written as it is told, unless it is known.
 local function write()
-    local call = {}
-    local id = arg()
-    local key_values = {}
+    local id, call, key_values = arg(), {}, {}
     for _, name in ipairs(FIELDS) do
         local value = arg()
         call[name] = value

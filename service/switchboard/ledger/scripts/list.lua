@@ -11,7 +11,7 @@ for _, one in ipairs(redis.call('ZRANGE', set, 0, most - 1)) do
     if tenant == '' then
         whose, id = string.match(one, '^([^/]*)/(.*)$')
     end
-    if string.sub(id, 1, 1) ~= '~' and is_open(call_key(whose, id)) then
+    if not is_reservation(id) and is_open(call_key(whose, id)) then
         table.insert(found, shown(whose, id))
     end
 end

@@ -7,19 +7,21 @@
 --       user cap, tenant cap (0: none), 1 to replace, number of quotas of minutes, then for each: scope, limit, seconds
 -- Gives {state, windows, minutes, call length, extra}
 --       state    'ok' or, in shadow mode, 'unfit' (quotas uncharged); else 'suspended', 'used', 'exceeded', 'full' or
---                'replace', and nothing is written
+--                'replace', and nothing is charged or held
 --       windows  count, milliseconds to its end (-1: not open), … of each quota
 --       minutes  milliseconds left, milliseconds to its end, … of each quota of minutes
 --       extra    'full': {which cap, milliseconds}; 'replace': the call; in shadow mode: as 'full', or {}
 --
 -- A window opens with its first request and ends its length later, as in the fixed window of the library `limits`.
 
+local LOOKED_AT = 64 -- ids of a user beyond the cap: left by a cap that was lowered, or by leases that are over
+
 local now = now_ms()
 local tenant, user, enforce = arg(), arg(), arg() == '1'
 local grant, grant_ms = arg(), number_arg()
 local grant_key = BASE .. tenant .. ':grant:' .. grant
 
-if redis.call('HEXISTS', BASE .. 'suspended', tenant) == 1 then
+if is_suspended(tenant) then
     return {'suspended', {}, {}, 0, {}}
 end
 if grant ~= '' and redis.call('EXISTS', grant_key) == 1 then
@@ -61,41 +63,42 @@ local function frees_in(ids)
     return math.max(0, first - now)
 end
 
--- Reservations of this user whose lease is over, where no sweeper has been yet.
-local function without_lapsed(ids)
-    local left = {}
-    for _, id in ipairs(ids) do
-        if string.sub(id, 1, 1) == '~' and (tonumber(redis.call('HGET', call_key(tenant, id), 'deadline')) or 0) <= now then
-            drop(tenant, id)
-        else
-            table.insert(left, id)
-        end
+-- Whether an id of this user still has its slot. One whose lease is over, where no sweeper has been yet, is dropped;
+-- so is one without data, which nothing else would take out.
+local function is_held(id)
+    local deadline = tonumber(redis.call('HGET', call_key(tenant, id), 'deadline'))
+    if deadline and (deadline > now or not is_reservation(id)) then
+        return true
     end
-    return left
+    drop(tenant, id)
+    redis.call('ZREM', user_key(tenant, user), id)
+    return false
 end
 
 local full, victim = {}, nil
 if slot ~= '' then
     local same = redis.call('GET', offer_key(tenant, user, digest))
-    if same and is_open(call_key(tenant, same)) then
-        if string.sub(same, 1, 1) ~= '~' then
-            victim = same
-        elseif #without_lapsed({same}) == 1 then
+    if same and is_held(same) then
+        if is_reservation(same) then
             -- Whatever the mode: two calls of one offer are never meant.
             return {'full', windows, {}, 0, {'offer', frees_in({same})}}
         end
+        victim = same
     end
     if not victim and user_cap > 0 and redis.call('ZCARD', user_key(tenant, user)) >= user_cap then
-        local mine = without_lapsed(redis.call('ZRANGE', user_key(tenant, user), 0, user_cap + 63))
-        if #mine >= user_cap then
-            for _, id in ipairs(mine) do
-                if replace and enforce and not victim and string.sub(id, 1, 1) ~= '~' then
+        local mine = {}
+        for _, id in ipairs(redis.call('ZRANGE', user_key(tenant, user), 0, user_cap + LOOKED_AT - 1)) do
+            if is_held(id) then
+                table.insert(mine, id)
+                if replace and enforce and not victim and not is_reservation(id) then
                     victim = id
                 end
             end
-            if not victim then
-                full = {'user', frees_in(mine)}
-            end
+        end
+        if #mine < user_cap then
+            victim = nil
+        elseif not victim then
+            full = {'user', frees_in(mine)}
         end
     end
     if not victim and #full == 0 and tenant_cap > 0 and redis.call('ZCARD', open_key(tenant)) >= tenant_cap then
@@ -144,23 +147,23 @@ if grant ~= '' then
     redis.call('SET', grant_key, 1, 'PX', grant_ms)
 end
 if slot ~= '' then
-    local packed = {}
-    for i, charge in ipairs(charges) do
+    local packed = ''
+    for _, charge in ipairs(charges) do
         local scope, seconds, key, ttl = unpack(charge)
         if ttl > 0 then
             redis.call('INCRBY', key, whole(length))
         else
             redis.call('SET', key, whole(length), 'PX', seconds * 1000)
         end
-        packed[i] = {scope, seconds, whole(redis.call('PEXPIRETIME', key)), whole(length)}
+        packed = packed .. charged(scope, seconds, redis.call('PEXPIRETIME', key), length)
     end
-    local key, ends = call_key(tenant, slot), now + lease
-    redis.call('HSET', key, 'tenant', tenant, 'user_key', user, 'digest', digest, 'deadline', whole(ends))
-    if #packed > 0 then
-        redis.call('HSET', key, 'minutes', cjson.encode(packed))
+    local key, ends = call_key(tenant, slot), whole(now + lease)
+    redis.call('HSET', key, 'tenant', tenant, 'user_key', user, 'digest', digest, 'deadline', ends)
+    if packed ~= '' then
+        redis.call('HSET', key, 'minutes', packed)
     end
     redis.call('PEXPIRE', key, SETS_KEPT)
     redis.call('SET', offer_key(tenant, user, digest), slot, 'PX', lease)
-    enter(tenant, user, slot, whole(now), whole(ends), whole(ends))
+    enter(tenant, user, slot, whole(now), ends, ends)
 end
 return {fits and 'ok' or 'unfit', windows, minutes, slot ~= '' and length or 0, full}

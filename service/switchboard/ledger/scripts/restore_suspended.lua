@@ -1,11 +1,10 @@
--- Writes the kill switch back after Redis lost it, unless what stands there is newer.
+-- Writes kill switches back that Redis has lost; where one was flipped later, that stays.
 --
--- ARGV  version, tenant, since when, …
--- Gives what stands there afterwards
+-- ARGV  tenant, when it was flipped, …
 
 local key = BASE .. 'suspended'
-if (tonumber(redis.call('HGET', key, '#')) or 0) < tonumber(ARGV[1]) then
-    redis.call('DEL', key)
-    redis.call('HSET', key, '#', unpack(ARGV))
+for i = 1, #ARGV, 2 do
+    if math.abs(redis.call('HGET', key, ARGV[i]) or 0) < math.abs(ARGV[i + 1]) then
+        redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+    end
 end
-return redis.call('HGETALL', key)

@@ -2,20 +2,21 @@
 --
 -- ARGV  most calls to claim, milliseconds of the claim, open calls of each suspended tenant to make due,
 --       a name for the data if they have none
--- Gives {time, name of the data, {tenant, since, …} of the suspended, {call, …}}
+-- Gives {time, name of the data, {tenant, when its kill switch was flipped, …}, {call, …}}
 
 local now = now_ms()
 local most, claim, hasten, name = number_arg(), number_arg(), number_arg(), arg()
 redis.call('SET', BASE .. 'generation', name, 'NX')
 
-local suspended = redis.call('HGETALL', BASE .. 'suspended')
-for i = 1, #suspended, 2 do
-    local tenant = suspended[i]
-    if tenant ~= '#' then
+local flips = redis.call('HGETALL', BASE .. 'suspended')
+for i = 1, #flips, 2 do
+    local tenant = flips[i]
+    if tonumber(flips[i + 1]) > 0 then
         -- By deadline; 0 marks those that have been told already.
         for _, id in ipairs(redis.call('ZRANGEBYSCORE', open_key(tenant), '(0', '+inf', 'LIMIT', 0, hasten)) do
+            local key = call_key(tenant, id)
             redis.call('ZADD', open_key(tenant), 0, id)
-            if string.sub(id, 1, 1) ~= '~' and redis.call('HSETNX', call_key(tenant, id), 'ending', 'suspended') == 1 then
+            if not is_reservation(id) and is_open(key) and redis.call('HSETNX', key, 'ending', 'suspended') == 1 then
                 redis.call('ZADD', DUE, whole(now), member(tenant, id))
             end
         end
@@ -26,10 +27,8 @@ local claimed = {}
 for _, one in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', whole(now), 'LIMIT', 0, most)) do
     local tenant, id = string.match(one, '^([^/]*)/(.*)$')
     local key = call_key(tenant, id)
-    if string.sub(id, 1, 1) == '~' then
+    if is_reservation(id) or redis.call('EXISTS', key) == 0 then
         drop(tenant, id)
-    elseif redis.call('EXISTS', key) == 0 then
-        redis.call('ZREM', DUE, one)
     else
         local deadline, ending, ended = unpack(redis.call('HMGET', key, 'deadline', 'ending', 'ended_at'))
         if not ended then
@@ -42,4 +41,4 @@ for _, one in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', whole(now), 'LIMIT
         table.insert(claimed, shown(tenant, id))
     end
 end
-return {whole(now), redis.call('GET', BASE .. 'generation'), suspended, claimed}
+return {whole(now), redis.call('GET', BASE .. 'generation'), flips, claimed}

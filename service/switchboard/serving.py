@@ -1,0 +1,131 @@
+"""The three ways to serve: in this process alone, as the parent of workers, as one of them."""
+
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from switchboard import app, server
+from switchboard.app import CannotServe
+from switchboard.config.schema import Config
+from switchboard.metrics import shared
+from switchboard.settings import PREFIX, Settings
+from switchboard.workers import Crew, telling_parent
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A worker's number, and what it inherits: the descriptors of the public socket and of its line to the parent."""
+
+    number: int
+    listening: int
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.number},{self.listening},{self.line}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The opposite of `str`."""
+        return cls(*map(int, text.split(",")))
+
+
+def part_of(workers: int, post: Post | None = None) -> str:
+    """What a process is called in the log and in names of files, if there are several."""
+    if post is None:
+        return "parent" if workers > 1 else ""
+    return _worker(post.number)
+
+
+def _worker(number: int) -> str:
+    return f"worker-{number}"
+
+
+async def serve_alone(settings: Settings, config: Config) -> None:
+    """Both ports in this process."""
+    public, ops = server.bind(settings.host, settings.port), server.bind(settings.ops_host, settings.ops_port)
+    async with app.build(settings, config) as service:
+        await server.serve(
+            [server.Listener(service.public, public, service.observe), server.Listener(service.ops, ops)],
+            drain_seconds=settings.drain_seconds,
+            on_ready=service.readiness.ready,
+            on_drain=service.readiness.drain,
+            on_hangup=service.on_hangup,
+        )
+
+
+async def serve_as_parent(settings: Settings, config: Config) -> None:
+    """The ops port, with the sum of all metrics; the public port is the workers'.
+
+    Raises:
+        CannotServe: also if a worker cannot.
+    """
+    public, ops = server.bind(settings.host, settings.port), server.bind(settings.ops_host, settings.ops_port)
+    async with AsyncExitStack() as stack:
+        try:
+            folder = stack.enter_context(shared.folder_for_values(os.environ.get(shared.VARIABLE)))
+        except OSError as error:
+            raise CannotServe(f"{shared.VARIABLE}: {error.filename}: {error.strerror}") from None
+        part = part_of(settings.workers)
+        shared.keep_values_in(folder, part)
+        service = await stack.enter_async_context(app.build(settings, config, part=part, render=shared.SumPage(folder)))
+        crew = Crew(
+            settings.workers,
+            public,
+            _command,
+            environ={**os.environ, shared.VARIABLE: str(folder), f"{PREFIX}WORKERS": str(settings.workers)},
+            drain_seconds=settings.drain_seconds,
+            on_change=service.readiness.hear,
+            on_death=lambda number: shared.forget_gauges(folder, _worker(number)),
+            on_restart=service.metrics.observe_restart,
+        )
+
+        def drain() -> None:
+            service.readiness.drain()
+            crew.stop()
+
+        def hang_up() -> None:
+            service.on_hangup()
+            crew.reload()
+
+        await server.serve(
+            [server.Listener(service.ops, ops)],
+            drain_seconds=settings.drain_seconds,
+            on_ready=lambda: None,
+            on_drain=drain,
+            on_hangup=hang_up,
+            beside=crew.run,
+        )
+    if crew.refused:
+        raise CannotServe("a worker refused to start; it has said why")
+
+
+async def serve_as_worker(settings: Settings, config: Config, post: Post) -> None:
+    """The public port, shared with other workers."""
+    part = part_of(settings.workers, post)
+    shared.keep_values_in(Path(os.environ[shared.VARIABLE]), part)
+    public = socket.socket(fileno=post.listening)
+    async with (
+        app.build(settings, config, part=part) as service,
+        telling_parent(
+            post.line,
+            lambda: service.readiness.shown(details=True),
+            on_orphaned=lambda: signal.raise_signal(signal.SIGTERM),
+        ),
+    ):
+        await server.serve(
+            [server.Listener(service.public, public, service.observe)],
+            drain_seconds=settings.drain_seconds,
+            on_ready=service.readiness.ready,
+            on_drain=service.readiness.drain,
+            on_hangup=service.on_hangup,
+        )
+
+
+def _command(number: int, listening: int, line: int) -> list[str]:
+    # -P: what lies in the working folder is nobody's module.
+    return [sys.executable, "-P", "-m", "switchboard", "serve", "--as-worker", str(Post(number, listening, line))]

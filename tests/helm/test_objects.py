@@ -1,0 +1,478 @@
+"""The rendered objects: what each value does, and what no value may change."""
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import ryaml
+
+from tests.helm import chart
+from tests.helm.chart import container, environment, objects, only, pod
+
+SELECTOR = {"app.kubernetes.io/name": "switchboard", "app.kubernetes.io/instance": chart.RELEASE}
+WITH_REDIS = {"redis": {"url": "redis://redis:6379"}}
+every_case = pytest.mark.parametrize("case", chart.CASE_NAMES)
+
+
+# Restricted pod security, as Kubernetes lists it: https://kubernetes.io/docs/concepts/security/pod-security-standards/
+
+
+@every_case
+def test_the_pod_keeps_to_the_restricted_level(case):
+    spec = pod(case)["spec"]
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (only_one,) = spec["containers"]
+    assert only_one["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not any("hostPort" in port for port in only_one["ports"])
+
+
+@every_case
+def test_pods_have_no_token_and_no_variables_of_services(case):
+    spec = pod(case)["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    # A Service called `switchboard` would set SWITCHBOARD_PORT=tcp://…, and the program would not start.
+    assert spec["enableServiceLinks"] is False
+    for (kind, _), one in objects(case).items():
+        if kind == "ServiceAccount":
+            assert one["automountServiceAccountToken"] is False
+
+
+@every_case
+def test_selectors_are_fixed(case):
+    assert only("Deployment", case)["spec"]["selector"] == {"matchLabels": SELECTOR}
+    labels = pod(case)["metadata"]["labels"]
+    assert SELECTOR.items() <= labels.items()
+    for (kind, name), one in objects(case).items():
+        spec = one.get("spec", {})
+        if kind == "Service":
+            assert spec["selector"] == SELECTOR, name
+        if kind in {"NetworkPolicy", "PodDisruptionBudget"}:
+            assert (spec.get("podSelector") or spec["selector"]) == {"matchLabels": SELECTOR}
+        if kind == "ServiceMonitor":
+            assert SELECTOR.items() <= spec["selector"]["matchLabels"].items()
+
+
+@every_case
+def test_names_and_namespaces(case):
+    for (_, name), one in objects(case).items():
+        assert name == "voice-switchboard" or name.startswith("voice-switchboard-")
+        assert len(name) <= 63
+        assert one["metadata"]["namespace"] == chart.NAMESPACE
+        assert one["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [
+        ("voice", "voice-switchboard"),
+        ("switchboard", "switchboard"),
+        ("my-switchboard-2", "my-switchboard-2"),
+        ("a" * 53, "a" * 38 + "-switchboard"),
+    ],
+)
+def test_the_release_names_everything(release, name):
+    found = objects("many-tenants", release=release)
+    assert ("Deployment", name) in found
+    assert all(len(its) <= 63 and (its == name or its.startswith(f"{name}-")) for _, its in found)
+
+
+def test_no_object_holds_a_null():
+    def nulls(node, path):
+        if isinstance(node, dict):
+            return [found for name, value in node.items() for found in nulls(value, (*path, name))]
+        if isinstance(node, list):
+            return [found for number, value in enumerate(node) for found in nulls(value, (*path, number))]
+        return [path] if node is None else []
+
+    for case in chart.CASE_NAMES:
+        assert [nulls(one, key) for key, one in objects(case).items() if nulls(one, key)] == []
+
+
+# The Deployment.
+
+
+@pytest.mark.parametrize(("drain", "sleep"), [(20, 10), (0, 1), (45.5, 20), (600, 300)])
+def test_the_grace_period_fits_sleep_and_drain(drain, sleep):
+    given = {"settings": {"drain_seconds": drain}, "preStopSeconds": sleep}
+    assert container("one-pod", given)["lifecycle"] == {"preStop": {"sleep": {"seconds": sleep}}}
+    assert float(environment("one-pod", given)["SWITCHBOARD_DRAIN_SECONDS"]) == drain
+    assert pod("one-pod", given)["spec"]["terminationGracePeriodSeconds"] == sleep + math.ceil(drain) + 5
+
+
+def test_a_changed_policy_replaces_the_pods():
+    def checksum(case, given=None):
+        return pod(case, given)["metadata"]["annotations"]["checksum/policy"]
+
+    text = chart.objects("one-pod")["ConfigMap", "voice-switchboard-policy-0"]["data"]["acme.yaml"]
+    assert len(checksum("one-pod")) == hashlib.sha256().digest_size * 2
+    assert checksum("one-pod") == checksum("one-pod", {"replicas": 1, "podLabels": {"team": "voice"}})
+    assert checksum("one-pod") != checksum("one-pod", {"policy": {"files": {"acme.yaml": text + "# more\n"}}})
+    assert checksum("one-pod") != checksum("one-pod", {"policy": {"existingConfigMaps": ["more"]}})
+
+
+def test_probes_look_at_the_public_port():
+    found = container("one-pod")
+    assert found["startupProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert found["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert found["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
+    assert found["startupProbe"]["periodSeconds"] * found["startupProbe"]["failureThreshold"] >= 30
+    # A pod that is only slow must leave the Service long before it is killed.
+    ready, alive = found["readinessProbe"], found["livenessProbe"]
+    assert ready["periodSeconds"] * ready["failureThreshold"] < alive["periodSeconds"] * alive["failureThreshold"]
+
+
+def test_without_redis_two_pods_are_never_there_at_once():
+    assert only("Deployment", "one-pod")["spec"]["strategy"] == {"type": "Recreate"}
+    rolling = only("Deployment", "three-pods")["spec"]["strategy"]
+    assert rolling == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}}
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ({}, "registry.example.com/switchboard:0.1.0"),
+        ({"tag": "1.2.3"}, "registry.example.com/switchboard:1.2.3"),
+        ({"digest": f"sha256:{'a' * 64}"}, f"registry.example.com/switchboard@sha256:{'a' * 64}"),
+        ({"tag": "1.2.3", "digest": f"sha256:{'a' * 64}"}, f"registry.example.com/switchboard@sha256:{'a' * 64}"),
+    ],
+)
+def test_which_image_runs(image, name):
+    assert container("one-pod", {"image": image})["image"] == name
+
+
+def test_what_a_cluster_asks_of_pods():
+    spec = pod("strict-cluster")["spec"]
+    assert spec["serviceAccountName"] == "voice"
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert spec["nodeSelector"] == {"kubernetes.io/arch": "amd64"}
+    assert spec["tolerations"] == [{"key": "voice", "operator": "Exists", "effect": "NoSchedule"}]
+    assert spec["priorityClassName"] == "voice"
+    assert "podAntiAffinity" in spec["affinity"]
+    assert "topologySpreadConstraints" not in spec
+    metadata = pod("strict-cluster")["metadata"]
+    assert metadata["annotations"]["sidecar.istio.io/inject"] == "true"
+    # A label of the user's own, but none that would take the pod out of its selector.
+    assert metadata["labels"] == {**SELECTOR, "team": "voice"}
+    assert {"name": "TZ", "value": "Europe/Berlin"} in container("strict-cluster")["env"]
+    assert {kind for kind, _ in objects("strict-cluster")} == {"ConfigMap", "Deployment", "Service"}
+
+
+def test_pods_are_spread_if_it_can_be():
+    constraints = pod("one-pod")["spec"]["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in constraints] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    for one in constraints:
+        assert one["labelSelector"] == {"matchLabels": SELECTOR}
+        assert one["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert one["matchLabelKeys"] == ["pod-template-hash"]
+
+
+def test_what_may_be_written_is_in_memory():
+    (scratch,) = [one for one in pod("one-pod")["spec"]["volumes"] if "emptyDir" in one]
+    assert scratch["emptyDir"] == {"medium": "Memory", "sizeLimit": "64Mi"}
+    mounts = {one["mountPath"]: one for one in container("one-pod")["volumeMounts"]}
+    assert mounts["/tmp"]["name"] == scratch["name"]
+    assert [path for path, one in mounts.items() if not one.get("readOnly")] == ["/tmp"]
+
+
+# Settings.
+
+
+def test_settings_are_variables_as_the_program_reads_them():
+    found = environment("strict-cluster")
+    assert found["SWITCHBOARD_PROVIDER_TIMEOUT"] == "7.5"
+    assert found["SWITCHBOARD_EDGE_LIMIT"] == "20/second;300/minute"
+    assert found["SWITCHBOARD_EDGE_EXEMPT"] == "192.0.2.0/24"
+    assert environment("gateway")["SWITCHBOARD_TRUSTED_PROXIES"] == "10.0.0.0/8,fd00::/8"
+    assert environment("audit-file")["SWITCHBOARD_AUDIT_FSYNC"] == "true"
+    # A large number stays a number: Helm alone would write 1.073741824e+09.
+    assert environment("audit-file")["SWITCHBOARD_AUDIT_ROTATE_BYTES"] == "1073741824"
+
+
+@pytest.mark.parametrize(
+    ("case", "replicas"), [("one-pod", "1"), ("three-pods", "3"), ("gateway", "2"), ("autoscaling", "3")]
+)
+def test_limits_are_divided_among_the_pods_there_are(case, replicas):
+    assert environment(case)["SWITCHBOARD_EXPECTED_REPLICAS"] == replicas
+
+
+def test_whoever_knows_better_says_among_how_many():
+    given = {**WITH_REDIS, "autoscaling": {"enabled": True, "minReplicas": 4}}
+    assert environment("one-pod", given)["SWITCHBOARD_EXPECTED_REPLICAS"] == "4"
+    given = {**given, "settings": {"expected_replicas": 6}}
+    assert environment("one-pod", given)["SWITCHBOARD_EXPECTED_REPLICAS"] == "6"
+
+
+# Secrets.
+
+
+def test_secrets_are_files():
+    found = environment("three-pods")
+    folder = "/run/secrets/switchboard"
+    assert {name: value for name, value in found.items() if name.endswith("_FILE")} == {
+        "SWITCHBOARD_SIGNING_KEYS_FILE": f"{folder}/signing-keys",
+        "SWITCHBOARD_USER_KEY_SECRET_FILE": f"{folder}/user-key-secret",
+        "SWITCHBOARD_AUDIT_KEY_FILE": f"{folder}/audit-key",
+        "SWITCHBOARD_ADMIN_TOKEN_FILE": f"{folder}/admin-token",
+        "SWITCHBOARD_REDIS_URL_FILE": f"{folder}/redis-url",
+    }
+    (volume,) = [one for one in pod("three-pods")["spec"]["volumes"] if "secret" in one]
+    # Read by the pod's group, which fsGroup is, and by nobody else.
+    assert volume["secret"] == {"secretName": "switchboard", "defaultMode": 0o440}
+    (mount,) = [one for one in container("three-pods")["volumeMounts"] if one["name"] == volume["name"]]
+    assert mount == {"name": "secrets", "mountPath": folder, "readOnly": True}
+
+
+def test_secrets_that_a_policy_wants_as_variables():
+    wanted = {"name": "OPENAI_API_KEY", "valueFrom": {"secretKeyRef": {"name": "switchboard", "key": "openai-api-key"}}}
+    assert wanted in container("one-pod")["env"]
+
+
+def test_an_unchained_audit_is_said_so():
+    found = environment("strict-cluster")
+    assert found["SWITCHBOARD_AUDIT_KEY"] == "none"
+    assert "SWITCHBOARD_AUDIT_KEY_FILE" not in found
+
+
+def test_secrets_out_of_a_store():
+    made = only("ExternalSecret", "external-secret")["spec"]
+    assert made["secretStoreRef"] == {"name": "vault", "kind": "ClusterSecretStore"}
+    assert {one["secretKey"] for one in made["data"]} >= {"signing-keys", "user-key-secret", "audit-key", "redis-url"}
+    (volume,) = [one for one in pod("external-secret")["spec"]["volumes"] if "secret" in one]
+    assert volume["secret"]["secretName"] == made["target"]["name"] == "voice-switchboard"
+
+
+# The policy.
+
+
+def test_policies_are_a_folder_of_files():
+    found = objects("many-tenants")["ConfigMap", "voice-switchboard-policy-0"]["data"]
+    assert set(found) == {"acme.yaml", "common.yaml", "widgets.yaml"}
+    (volume,) = [one for one in pod("many-tenants")["spec"]["volumes"] if "projected" in one]
+    names = [source["configMap"]["name"] for source in volume["projected"]["sources"]]
+    assert names == ["voice-switchboard-policy-0", "tenants-of-the-north", "tenants-of-the-south"]
+    assert environment("many-tenants")["SWITCHBOARD_CONFIG"] == "/etc/switchboard"
+
+
+def test_policies_of_others_alone():
+    given = {
+        "image": {"repository": "switchboard"},
+        "settings": {"public_url": "https://voice.example.com"},
+        "policy": {"existingConfigMaps": ["tenants"]},
+        "secret": {"existingSecret": "switchboard"},
+    }
+    assert "ConfigMap" not in {kind for kind, _ in objects("", given)}
+    (volume,) = [one for one in pod("", given)["spec"]["volumes"] if "projected" in one]
+    assert volume["projected"]["sources"] == [{"configMap": {"name": "tenants"}}]
+
+
+def test_policies_that_one_config_map_does_not_hold():
+    files = {f"tenant-{number:02}.yaml": f"# {number}\n{'x' * 250_000}" for number in range(11)}
+    found = {
+        name: one["data"]
+        for (kind, name), one in objects("one-pod", {"policy": {"files": files}}).items()
+        if kind == "ConfigMap"
+    }
+    assert len(found) == 4
+    assert {name: text for part in found.values() for name, text in part.items() if name != "acme.yaml"} == files
+    for part in found.values():
+        assert sum(map(len, part.values())) <= 900_000
+    (volume,) = [one for one in pod("one-pod", {"policy": {"files": files}})["spec"]["volumes"] if "projected" in one]
+    assert [source["configMap"]["name"] for source in volume["projected"]["sources"]] == list(found)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: '1'\n", "a: |\n  two\n  lines\n\n", 'a: "\\u2028 and \\t"\n', "# ünï: {{ .Values.x }}\n", "---\na: 1"]
+)
+def test_policies_arrive_letter_by_letter(text):
+    (found,) = [
+        one["data"]["odd.yaml"]
+        for (kind, _), one in objects("one-pod", {"policy": {"files": {"odd.yaml": text}}}).items()
+        if kind == "ConfigMap"
+    ]
+    assert found == text
+
+
+# Ways in.
+
+
+def test_the_ops_port_is_never_on_the_public_service():
+    for case in chart.CASE_NAMES:
+        services = {name: one["spec"] for (kind, name), one in objects(case).items() if kind == "Service"}
+        public, ops = services["voice-switchboard"], services["voice-switchboard-ops"]
+        assert [(port["name"], port["targetPort"]) for port in public["ports"]] == [("http", "http")]
+        assert [(port["name"], port["targetPort"]) for port in ops["ports"]] == [("ops", "ops")]
+        assert "type" not in ops
+        assert ops["clusterIP"] == "None"
+    balanced = objects("autoscaling")["Service", "voice-switchboard"]
+    assert (balanced["spec"]["type"], balanced["spec"]["ports"][0]["port"]) == ("LoadBalancer", 443)
+    assert balanced["metadata"]["annotations"] == {"example.com/load-balancer-tls": "voice-example-com"}
+
+
+def test_nothing_leads_in_by_default():
+    assert not {"Ingress", "HTTPRoute"} & {kind for kind, _ in objects("one-pod")}
+
+
+def test_an_ingress():
+    spec = only("Ingress", "three-pods")["spec"]
+    assert spec["ingressClassName"] == "nginx"
+    # The host is the one of the public URL, so that it stands in one place.
+    assert spec["tls"] == [{"secretName": "voice-example-com", "hosts": ["voice.example.com"]}]
+    (rule,) = spec["rules"]
+    assert rule["host"] == "voice.example.com"
+    backend = {"service": {"name": "voice-switchboard", "port": {"name": "http"}}}
+    assert rule["http"]["paths"] == [{"path": "/", "pathType": "Prefix", "backend": backend}]
+    given = {"ingress": {"enabled": True, "hosts": ["a.example", "b.example"], "annotations": {"x/y": "z"}}}
+    made = only("Ingress", "one-pod", given)
+    assert [rule["host"] for rule in made["spec"]["rules"]] == ["a.example", "b.example"]
+    assert not {"tls", "ingressClassName"} & set(made["spec"])
+    assert made["metadata"]["annotations"] == {"x/y": "z"}
+
+
+def test_a_route():
+    spec = only("HTTPRoute", "gateway")["spec"]
+    assert spec["parentRefs"] == [{"name": "public", "namespace": "gateways", "sectionName": "https"}]
+    assert spec["hostnames"] == ["voice.example.com"]
+    assert spec["rules"] == [{"backendRefs": [{"name": "voice-switchboard", "port": 80}]}]
+    given = {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}], "hostnames": ["*.b.example"]}}
+    assert only("HTTPRoute", "one-pod", given)["spec"]["hostnames"] == ["*.b.example"]
+
+
+# The network.
+
+
+def test_what_may_come_in_and_go_out():
+    spec = only("NetworkPolicy", "gateway")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    gateways = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert spec["ingress"] == [
+        {"ports": [{"port": "http", "protocol": "TCP"}], "from": [gateways]},
+        {"ports": [{"port": "ops", "protocol": "TCP"}], "from": [monitoring]},
+    ]
+    names, https, redis = spec["egress"]
+    assert names == {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+    assert https["ports"] == [{"port": 443, "protocol": "TCP"}]
+    assert redis == {
+        "ports": [{"port": 6379, "protocol": "TCP"}],
+        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "redis"}}}],
+    }
+
+
+def test_no_pod_reaches_the_credentials_of_its_node():
+    _, https = only("NetworkPolicy", "one-pod")["spec"]["egress"]
+    blocks = [peer["ipBlock"] for peer in https["to"]]
+    assert [block["cidr"] for block in blocks] == ["0.0.0.0/0", "::/0"]
+    assert "169.254.0.0/16" in blocks[0]["except"]
+    assert "fd00:ec2::254/128" in blocks[1]["except"]
+
+
+def test_more_rules_of_the_network():
+    extra = {"ports": [{"port": 8443}]}
+    given = {"networkPolicy": {"scrapers": [], "extraEgress": [extra]}}
+    spec = only("NetworkPolicy", "one-pod", given)["spec"]
+    assert len(spec["ingress"]) == 1  # nobody asks the ops port
+    assert spec["egress"][-1] == extra
+    redis = only("NetworkPolicy", "sentinel")["spec"]["egress"][-1]
+    assert redis == {"ports": [{"port": port, "protocol": "TCP"} for port in (6379, 26379)]}
+    assert len(only("NetworkPolicy", "one-pod")["spec"]["egress"]) == 2  # no Redis, no rule for it
+
+
+# Load and drains.
+
+
+def test_an_autoscaler_decides_alone():
+    assert "replicas" not in only("Deployment", "autoscaling")["spec"]
+    spec = only("HorizontalPodAutoscaler", "autoscaling")["spec"]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "voice-switchboard"}
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (3, 20)
+    cpu, requests = spec["metrics"]
+    assert cpu["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}
+    assert requests["pods"] == {
+        "metric": {"name": "switchboard_http_requests_per_second"},
+        "target": {"type": "AverageValue", "averageValue": "100"},
+    }
+    given = {**WITH_REDIS, "autoscaling": {"enabled": True}}
+    assert [one["type"] for one in only("HorizontalPodAutoscaler", "one-pod", given)["spec"]["metrics"]] == ["Resource"]
+
+
+def test_drains():
+    assert only("PodDisruptionBudget", "three-pods")["spec"]["maxUnavailable"] == 1
+    assert only("PodDisruptionBudget", "autoscaling")["spec"]["maxUnavailable"] == "25%"
+    # With one pod, any budget would hold up every drain for ever.
+    assert ("PodDisruptionBudget", "voice-switchboard") not in objects("one-pod")
+
+
+# Monitoring.
+
+
+def test_the_monitor_finds_the_ops_service_alone():
+    monitor = only("ServiceMonitor", "monitoring")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["endpoints"] == [{"port": "ops", "path": "/metrics", "interval": "15s"}]
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    services = {name: one for (kind, name), one in objects("monitoring").items() if kind == "Service"}
+    assert [name for name, one in services.items() if wanted <= one["metadata"]["labels"].items()] == [
+        "voice-switchboard-ops"
+    ]
+
+
+def test_rules_and_dashboards_are_those_of_deploy():
+    rules = sorted((chart.ROOT / "deploy" / "prometheus").glob("rules*.yaml"))
+    groups = [group for file in rules for group in ryaml.loads(file.read_text(encoding="utf-8"))["groups"]]
+    assert only("PrometheusRule", "monitoring")["spec"]["groups"] == groups
+    boards = sorted((chart.ROOT / "deploy" / "grafana").glob("*.json"))
+    assert boards
+    for board in boards:
+        made = objects("monitoring")["ConfigMap", f"voice-switchboard-dashboard-{board.stem}"]
+        assert json.loads(made["data"][board.name]) == json.loads(board.read_text(encoding="utf-8"))
+        assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert len(made["data"][board.name]) < 1_000_000
+
+
+def test_without_rules_and_dashboards_nothing_empty_is_made(tmp_path, monkeypatch):
+    bare = tmp_path / "switchboard"
+    shutil.copytree(chart.CHART, bare, ignore=shutil.ignore_patterns("files"))
+    case = chart.CHART / "ci" / "monitoring-values.yaml"
+    found = chart.manifests(chart.helm("template", "voice", bare, "--values", case))
+    assert "PrometheusRule" not in {one["kind"] for one in found}
+    assert not [one for one in found if "dashboard" in one["metadata"]["name"]]
+
+
+# Notes.
+
+
+def notes(case, given=None):
+    values = chart.CHART / "ci" / f"{case}-values.yaml"
+    how: list[str | Path] = ["--namespace", chart.NAMESPACE, "--values", values, "--set-json", "podAnnotations={}"]
+    for name, value in (given or {}).items():
+        how += ["--set-json", f"{name}={json.dumps(value)}"]
+    return chart.helm("install", chart.RELEASE, chart.CHART, "--dry-run=client", *how).partition("NOTES:")[2]
+
+
+def test_notes_tell_the_next_step():
+    said = notes("one-pod")
+    assert "serves https://voice.example.com" in said
+    assert "kubectl --namespace calls port-forward service/voice-switchboard 8080:80" in said
+    assert "There is no Redis" in said
+    assert "rollout status deployment/voice-switchboard" in said
+    assert "after a change of switchboard" in said
+
+
+def test_notes_name_what_was_forgotten():
+    assert "settings.trusted_proxies" in notes("one-pod", {"ingress.enabled": True})
+    assert "settings.trusted_proxies" not in notes("three-pods")
+    assert "port-forward" not in notes("three-pods")
+    assert "There is no Redis" not in notes("three-pods")
+    assert "tenants-of-the-north" in notes("many-tenants")
