@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - run as a file
 """Whether the service in this container takes work: exit code 0 or 1. The image has no curl, and needs none.
 
 python healthcheck.py [PORT [PATH]]

@@ -180,10 +180,19 @@ def test_pods_are_spread_if_it_can_be():
 
 def test_what_may_be_written_is_in_memory():
     (scratch,) = [one for one in pod("one-pod")["spec"]["volumes"] if "emptyDir" in one]
-    assert scratch["emptyDir"] == {"medium": "Memory", "sizeLimit": "64Mi"}
+    assert scratch["emptyDir"] == {"medium": "Memory", "sizeLimit": "32Mi"}
     mounts = {one["mountPath"]: one for one in container("one-pod")["volumeMounts"]}
     assert mounts["/tmp"]["name"] == scratch["name"]
     assert [path for path, one in mounts.items() if not one.get("readOnly")] == ["/tmp"]
+
+
+def test_workers_share_their_metrics_in_memory():
+    """Room for five processes, with more tenants than a hundred."""
+    (scratch,) = [one for one in pod("workers")["spec"]["volumes"] if "emptyDir" in one]
+    assert scratch["emptyDir"] == {"medium": "Memory", "sizeLimit": f"{16 * 5 * 2}Mi"}
+    assert environment("workers")["PROMETHEUS_MULTIPROC_DIR"] == "/tmp/metrics"
+    # One process alone keeps its values to itself: there the library must not look for files.
+    assert "PROMETHEUS_MULTIPROC_DIR" not in environment("three-pods")
 
 
 # Settings.

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import ryaml
 
 from switchboard.cli import main
+from switchboard.metrics import shared
 from switchboard.settings import PREFIX, Settings
 from tests.helm import chart
 from tests.helm.chart import container, environment, objects, only, pod
@@ -34,7 +36,7 @@ def test_the_command_exists(case):
     assert "command" not in container(case)  # the image's own: tests/deploy/test_image.py
     (command,) = container(case)["args"]
     assert command in main.commands
-    assert main.commands[command].params == []
+    assert not any(parameter.required for parameter in main.commands[command].params)
 
 
 @every_case
@@ -46,6 +48,10 @@ def test_every_variable_is_a_setting(case):
             # Only secrets are read from files.
             secret = "Secret" in str(Settings.model_fields[name].annotation)
             assert secret or not one["name"].endswith("_FILE")
+
+
+def test_workers_metrics_are_where_the_program_looks():
+    assert shared.VARIABLE in environment("workers")
 
 
 @every_case
@@ -146,7 +152,7 @@ def started(case, tmp_path, redis_url, given=None):
     return {**found, "SWITCHBOARD_PORT": str(public), "SWITCHBOARD_OPS_PORT": str(ops)}
 
 
-@pytest.mark.parametrize("case", ["one-pod", "three-pods", "gateway", "many-tenants", "audit-file", "strict-cluster"])
+@pytest.mark.parametrize("case", ["one-pod", "three-pods", "workers", "many-tenants", "audit-file", "strict-cluster"])
 def test_the_program_runs_with_what_the_chart_gives_it(case, tmp_path):
     """Its probes answer 200, a scrape finds metrics, and it ends within the grace period."""
     with redis_server(tmp_path) as redis:
@@ -156,9 +162,12 @@ def test_the_program_runs_with_what_the_chart_gives_it(case, tmp_path):
             process.until(f"http://127.0.0.1:{by_name['http']}/readyz")
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 asked = container(case)[probe]["httpGet"]
-                answer = httpx.get(f"http://127.0.0.1:{by_name[asked['port']]}{asked['path']}")
-                assert answer.status_code == 200
-                assert "degraded" not in answer.json()
+                assert httpx.get(f"http://127.0.0.1:{by_name[asked['port']]}{asked['path']}").status_code == 200
+            # A machine that is busy may take Redis for slow at first; what the chart says of it is right all the same.
+            end = time.monotonic() + 15
+            while "degraded" in httpx.get(f"http://127.0.0.1:{by_name['http']}/readyz").json():
+                assert time.monotonic() < end
+                time.sleep(0.1)
             scraped = only("ServiceMonitor", "monitoring")["spec"]["endpoints"][0]
             metrics = httpx.get(f"http://127.0.0.1:{by_name[scraped['port']]}{scraped['path']}")
             assert "switchboard_build_info" in metrics.text

@@ -38,6 +38,7 @@ WRONG = {
         {"replicas": 3},
         ["replicas is 3, but there is no Redis", "counts limits", "redis.url"],
     ),
+    "several workers without Redis": ({"settings": {"workers": 4}}, ["settings.workers is 4, but there is no Redis"]),
     "an autoscaler without Redis": (
         {"autoscaling": {"enabled": True}},
         ["autoscaling.enabled means more than one pod, but there is no Redis"],

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +35,7 @@ async def ledger(request):
         yield MemoryLedger()
         return
     client = connect(request.getfixturevalue("redis").url)
-    yield RedisLedger(client, wait=2)
+    yield RedisLedger(client, wait=10)
     await client.aclose()
 
 
@@ -42,8 +43,8 @@ async def ledger(request):
 def quick(monkeypatch):
     """Claims and records are waited for briefly."""
     for module in (redis_ledger, memory_register):
-        monkeypatch.setattr(module, "CLAIM_SECONDS", 0.15)
-        monkeypatch.setattr(module, "RECORD_SECONDS", 0.15)
+        monkeypatch.setattr(module, "CLAIM_SECONDS", 0.3)
+        monkeypatch.setattr(module, "RECORD_SECONDS", 0.3)
 
 
 def shape(standing: Standing):
@@ -118,8 +119,7 @@ async def test_shadow_mode_charges_what_fits_and_says_what_does_not(ledger):
 
 async def test_a_grant_is_used_once_whoever_asks(ledger):
     results = await asyncio.gather(*(ledger.reserve(asked(grant_id="g-1")) for _ in range(50)), return_exceptions=True)
-    assert sum(isinstance(one, Reserved) for one in results) == 1
-    assert sum(isinstance(one, GrantUsed) for one in results) == 49
+    assert Counter(type(one) for one in results) == {Reserved: 1, GrantUsed: 49}
 
 
 async def test_a_used_grant_charges_nothing(ledger):
@@ -386,7 +386,7 @@ async def test_a_call_that_comes_after_its_lease_must_not_stand(ledger, quick, s
     again = offered(call_seconds=1800, minutes=(MINUTES,), offer_digest="d" * 64)
     assert await ledger.reserve(again) == Reserved(UNLIMITED, call_seconds=1800.0)
     assert await due(ledger) == {}
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.31)
     assert await due(ledger) == {"rtc_late": replace(call, attempts=1)}
 
 
@@ -491,10 +491,10 @@ async def test_a_window_of_minutes_that_has_begun_anew_owes_no_refund(ledger):
 
 
 async def test_a_call_is_due_at_its_deadline_once(ledger, quick):
-    call = await bound(ledger, offered(), seconds=0.1)
+    call = await bound(ledger, offered(), seconds=0.3)
     later = await bound(ledger, offered())
     assert await due(ledger) == {}
-    await asyncio.sleep(0.12)
+    await asyncio.sleep(0.31)
     claimed = replace(call, ending="deadline", attempts=1)
     assert await due(ledger) == {call.id: claimed}
     assert await due(ledger) == {}
@@ -502,10 +502,10 @@ async def test_a_call_is_due_at_its_deadline_once(ledger, quick):
     assert await ledger.open_calls("acme", USER) == [claimed, later], (
         "it is open until the provider says that it is over"
     )
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.31)
     assert await due(ledger) == {call.id: replace(claimed, attempts=2)}, "who claimed it has died"
     await finished(ledger, call)
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.31)
     assert await due(ledger) == {}
 
 
@@ -539,10 +539,10 @@ async def test_heartbeats_that_stop_end_a_call(ledger):
 
 async def test_a_hang_up_that_failed_is_tried_again(ledger, quick):
     call = await bound(ledger, offered())
-    await ledger.put_off(call, by="owner", seconds=0.1)
+    await ledger.put_off(call, by="owner", seconds=0.3)
     assert await due(ledger) == {}
     assert await ledger.find("acme", call.id) == replace(call, ending="owner")
-    await asyncio.sleep(0.12)
+    await asyncio.sleep(0.31)
     assert await due(ledger) == {call.id: replace(call, ending="owner", attempts=1)}
     # The first reason stays.
     await ledger.put_off(call, by="admin", seconds=0)
@@ -566,13 +566,13 @@ async def test_an_end_that_nobody_puts_on_record_is_found(ledger, quick):
     ended = (await ledger.end(call, by="owner")).call
     await ledger.confirm(await bound(ledger, offered()))  # nothing: it is open
     assert await due(ledger) == {}
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.31)
     assert await due(ledger) == {call.id: ended}
     assert await due(ledger) == {}
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.31)
     assert await due(ledger) == {call.id: ended}
     await ledger.confirm(ended)
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.31)
     assert await due(ledger) == {}
 
 
@@ -598,7 +598,7 @@ async def test_a_suspended_tenant_is_refused_and_its_calls_are_due(ledger, quick
     assert {call.id: call for call in sweep.due} == {
         call.id: replace(call, ending="suspended", attempts=1) for call in calls.values()
     }
-    await asyncio.sleep(0.16)
+    await asyncio.sleep(0.31)
     assert "rtc_between" in await due(ledger), "whoever bound it hangs it up; else a sweeper does"
 
     await ledger.suspend("acme", suspended=False)
@@ -632,7 +632,7 @@ async def test_nothing_is_left_behind(ledger, quick):
     for call in calls:
         await finished(ledger, call, seconds=10)
     assert await ledger.count(["acme"]) == [0]
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.31)
     assert await due(ledger) == {}
     left = await ledger.reserve(offered(user="u0", call_seconds=1800, minutes=(MINUTES, TENANT_MINUTES)))
     assert left.call_seconds == 1780.0

@@ -44,7 +44,7 @@ CONNECTIONS = 16
 FILE_RATIO, FSYNC_RATIO = 0.9, 0.6
 ATTEMPTS = 200  # of each kind of tampering
 GIGABYTE = 10**9
-SPEED_MB = 200  # per second; a disk in a cloud gives as much, or less
+SPEED_MB = 150  # per second of one core; two of them outrun most disks that are rented with a machine
 BUSY = 48  # callers: enough that the service never waits for one
 WARM = 2  # rounds that do not count
 
@@ -283,36 +283,39 @@ TAMPERINGS: dict[str, tuple[Callable[[list[bytes]], Wanted], str]] = {
 
 def prove_speed(say: Say, *, size: int) -> Result:
     """`switchboard audit verify` on one large file, beside reading it and doing nothing; neither is in memory."""
+    commands = {
+        "read alone (`cat`)": ["cat"],
+        "`switchboard audit verify`": [sys.executable, "-m", "switchboard", "audit", "verify"],
+    }
+    found: dict[str, list[tuple[float, float]]] = {what: [] for what in commands}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "audit.jsonl"
         say(f"writing {size / 1e6:.0f} MB")
         records = _long_chain(file, size)
-        took = {}
-        for what, command in (
-            ("read alone (`cat`)", ["cat", str(file)]),
-            ("`switchboard audit verify`", [sys.executable, "-m", "switchboard", "audit", "verify", str(file)]),
-        ):
-            _forget(file)
-            begin = time.monotonic()
-            done = subprocess.run(
-                command,
-                stdout=subprocess.DEVNULL,
-                check=False,
-                env={**os.environ, "SWITCHBOARD_AUDIT_KEY": KEY.decode()},
-            )
-            took[what] = time.monotonic() - begin
-            assert done.returncode == 0, done
-            say(f"{what}: {took[what]:.1f} s")
         actual = file.stat().st_size
-    rows = [
-        [what, f"{records:,}", f"{actual / 1e6:,.0f} MB", f"{seconds:.1f} s", f"{actual / seconds / 1e6:,.0f} MB/s"]
-        for what, seconds in took.items()
-    ]
-    result = Result(table("one file", "records", "size", "time", "speed", rows=rows))
-    rate = actual / took["`switchboard audit verify`"] / 1e6
+        for _ in range(3):
+            for what, command in commands.items():
+                _forget(file)
+                found[what].append(_timed([*command, str(file)]))
+        say(", ".join(f"{what}: {min(times)[0]:.1f} s" for what, times in found.items()))
+    rows = []
+    for what, times in found.items():
+        wall, cpu = min(times)
+        rows.append([what, f"{wall:.1f} s", f"{actual / wall / 1e6:,.0f} MB/s", f"{cpu:.1f} s of CPU"])
+    result = Result(table(f"{records:,} records, {actual / 1e6:,.0f} MB", "best of 3", "speed", "work", rows=rows))
+    rate = actual / min(cpu for _, cpu in found["`switchboard audit verify`"]) / 1e6
     if size >= GIGABYTE:
-        result.bound(rate >= SPEED_MB, f"verified {rate:.0f} MB/s")
+        result.bound(rate >= SPEED_MB, f"verified {rate:.0f} MB per second of one core")
     return result
+
+
+def _timed(command: Sequence[str]) -> tuple[float, float]:
+    """Seconds on the wall, and of work, of the command and what it started."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    env = {**os.environ, "SWITCHBOARD_AUDIT_KEY": KEY.decode()}
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=env)
+    wall, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _long_chain(file: Path, size: int) -> int:
@@ -636,7 +639,8 @@ def _page(parts: dict[str, Result]) -> str:
             "",
             "## Speed",
             "",
-            "Neither was in memory at its begin, as far as a program can have that.",
+            f"In turn; the file was not in memory, as far as a program can see to that. Bound: {SPEED_MB} MB",
+            "per second of one core; all cores are used.",
             "",
             *speed.lines,
             "",

@@ -12,6 +12,7 @@ import argparse
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -388,6 +389,28 @@ def composed(folder: Path, result: Result) -> None:
     ]
 
 
+def bare(folder: Path, result: Result) -> None:
+    """The commands of docs/deploy.md for a machine without containers, below a folder instead of the root."""
+    say_on_stderr("docs/deploy.md#systemd …")
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8").partition("## systemd")[2]
+    commands = page.partition("```sh\n")[2].partition("```")[0].replace("systemctl enable --now switchboard\n", "")
+    here, root = folder / "checkout", folder / "machine"
+    for name in ("service", "deploy", "locks"):
+        shutil.copytree(ROOT / name, here / name, symlinks=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "openapi.yaml"):
+        shutil.copy(ROOT / name, here)
+    (here / "openai.key").write_text(SECRETS["openai_api_key"])
+    shutil.copy(ROOT / "deploy" / "switchboard.example.yaml", here / "acme.yaml")
+    (root / "etc" / "systemd" / "system").mkdir(parents=True)
+    (root / "opt").mkdir()
+    for place in ("/opt/", "/etc/"):
+        commands = commands.replace(f" {place}", f" {root}{place}").replace(f"\n{place}", f"\n{root}{place}")
+    run("bash", "-euo", "pipefail", "-c", commands, cwd=here)
+    said = run(root / "opt" / "switchboard" / "bin" / "switchboard", "--version").strip()
+    result.bound(said.startswith("switchboard, version"), f"the program says {said}")
+    result.lines.append(f"The commands of `docs/deploy.md` for systemd, without `systemctl`, end in `{said}`.")
+
+
 def main() -> int:
     """Build, run, print."""
     arguments = argparse.ArgumentParser(description="Build the image and run it.")
@@ -395,7 +418,7 @@ def main() -> int:
     write = arguments.parse_args().write
     if os.geteuid():
         raise SystemExit("this needs root: for debootstrap, and for namespaces")
-    parts = {"size": Result(), "run": Result(), "compose": Result()}
+    parts = {"size": Result(), "run": Result(), "compose": Result(), "bare": Result()}
     with tempfile.TemporaryDirectory(prefix="image-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -406,6 +429,7 @@ def main() -> int:
         finally:
             images.buildah("umount", "--all")
         composed(folder, parts["compose"])
+        bare(folder, parts["bare"])
     said = [line for result in parts.values() for line in ("", *result.lines)]
     base = f"Debian {SUITE} by debootstrap (minbase, {PACKAGES.replace(',', ', ')}), no registry was asked"
     head = ["# Proof: image", "", "Written by `make prove-image`.", "", *machine(), f"| base | {base} |"]

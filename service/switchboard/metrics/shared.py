@@ -5,11 +5,14 @@ process that died goes on counting in its files, so no counter goes down and no 
 """
 
 import asyncio
+import fcntl
 import os
+import shutil
 import struct
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prometheus_client import values
@@ -20,7 +23,9 @@ from switchboard.metrics.exposition import Collected, Page, encoder_for
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 FILES = "*.db"
+PREFIX = "switchboard-metrics-"
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it; no disk keeps the event loop waiting
+NEW_SECONDS = 60.0  # a folder that is younger may be about to be held
 TRIES = 5  # at reading files while one of them is being made
 
 
@@ -42,9 +47,33 @@ def folder_for_values(given: str | None) -> Iterator[Path]:
             file.unlink()
         yield folder
         return
-    place = IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="switchboard-metrics-", dir=place, ignore_cleanup_errors=True) as made:
+    place = IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    _remove_left_behind(place)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place, ignore_cleanup_errors=True) as made, _held(Path(made)):
         yield Path(made)
+
+
+def _remove_left_behind(place: Path) -> None:
+    """Remove folders of parents that were killed: one that lives holds its own."""
+    for folder in place.glob(f"{PREFIX}*"):
+        with suppress(OSError), _held(folder):
+            if time.time() - folder.stat().st_mtime > NEW_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder as ours.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def keep_values_in(folder: Path, place: str) -> None:

@@ -6,6 +6,7 @@
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from switchboard import logs
@@ -79,14 +80,20 @@ def main() -> int:
     logging.getLogger().handlers = []
     say, full = service.say_on_stderr, chosen.full
     off = [("+30s",), ("-30s",), ("+30s", "-30s")] if full else [("+30s", "-30s")]
-    parts = {
-        "kill -9 of the opener": killed.prove_kills(say, kills=100 if full else 5),
-        "Clocks that are off": clocks.prove_clocks(say, runs=off, alone=full),
-        "Redis restarted or lost": away.prove_redis(say, cases=away.CASES if full else away.CASES[-1:]),
-        "A provider that does not hang up": hangups.prove_hang_ups(say, outages=[3, 10, 40] if full else [3]),
-        "Many offers at once": at_once.prove_at_once(say, rounds=50 if full else 2),
-        "The sweeper": sweeper.prove_sweeper(say, calls=100_000 if full else 5000),
+    proofs: dict[str, Callable[[], Result]] = {
+        "kill -9 of the opener": lambda: killed.prove_kills(say, kills=100 if full else 5),
+        "Clocks that are off": lambda: clocks.prove_clocks(say, runs=off, alone=full),
+        "Redis restarted or lost": lambda: away.prove_redis(say, cases=away.CASES if full else away.CASES[-1:]),
+        "A provider that does not hang up": lambda: hangups.prove_hang_ups(say, outages=[3, 10, 40] if full else [3]),
+        "Many offers at once": lambda: at_once.prove_at_once(say, rounds=50 if full else 2),
+        "The sweeper": lambda: sweeper.prove_sweeper(say, calls=100_000 if full else 5000),
     }
+    parts = {}
+    for title, prove in proofs.items():
+        say(title)
+        parts[title] = prove()
+        for line in (*parts[title].lines, *parts[title].broken):
+            say(line)
     return service.tell(page(parts), parts, PAGE, write=chosen.write)
 
 

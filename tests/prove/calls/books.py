@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
+
+from redis.asyncio import Redis
 
 from switchboard.app import LEASE_MARGIN
 from switchboard.calls import Call
-from switchboard.ledger.connection import connect
+from switchboard.ledger.connection import Commands
 from switchboard.ledger.redis import RedisLedger
 from tests.prove.client import Caller, Reply
 from tests.prove.service import Ground, ProviderCall, Replica, User, new_offer, new_user
@@ -19,6 +21,7 @@ from tests.support.redis import RedisServer
 
 CONNECTIONS = 64
 AWAY_SECONDS, TRIES = 0.5, 20
+PATIENT_SECONDS = 30.0
 PROVIDER_TIMEOUT = 3.0
 LEASE_SECONDS = PROVIDER_TIMEOUT + LEASE_MARGIN
 RECORD_SECONDS = 10.0  # for an end whose recorder is gone: five until it is due, a claim, a sweep
@@ -84,8 +87,8 @@ async def _found(ledger: RedisLedger, tenants: Iterable[str], call_id: str) -> C
 
 @asynccontextmanager
 async def register(redis: RedisServer) -> AsyncIterator[RedisLedger]:
-    """The register, asked as a replica asks it; in its own time."""
-    ledger = RedisLedger(connect(redis.url), wait=5)
+    """The register, by the replicas' own code, but with all the time that it needs."""
+    ledger = RedisLedger(cast("Commands", Redis.from_url(redis.url)), wait=PATIENT_SECONDS)
     try:
         yield ledger
     finally:
