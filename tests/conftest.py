@@ -2,6 +2,7 @@
 
 import logging
 import os
+from typing import Any
 
 import pytest
 
@@ -61,9 +62,22 @@ def _overhear_logs():
     logging.getLogger().handlers = []
 
 
+_LEAKS_OF_WORKERS: list[str] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker of xdist has found, and when it has died, that nobody knows what it would have."""
+    _LEAKS_OF_WORKERS.extend(getattr(node, "workeroutput", {}).get("leaks", ["a worker died before its scan"]))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """No answer, log line, record or metric of the whole run holds what must never be said."""
     found = LEAKS.found()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["leaks"] = found
+        return
+    found += _LEAKS_OF_WORKERS
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -17,7 +17,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from switchboard.calls import Call
 from switchboard.errors import TenantSuspended
-from switchboard.ledger import KEPT_SECONDS, LedgerAway, Reserved
+from switchboard.ledger import KEPT_SECONDS, LISTED, LedgerAway, Reserved
 from switchboard.ledger import redis as redis_ledger
 from switchboard.ledger.connection import RedisUrlError, connect
 from switchboard.ledger.memory import MemoryLedger
@@ -506,6 +506,15 @@ async def test_a_suspended_tenants_calls_are_made_due_step_by_step(redis, ledger
     assert commands(redis)["hsetnx"] == 2000
     await ledger.sweep(0)
     assert commands(redis)["hsetnx"] == 2000, "each is told once"
+
+
+async def test_a_list_has_an_end(redis, ledger):
+    await populate(redis, ledger, LISTED + 200, tenants=30)
+    assert len({call.id for call in await ledger.open_calls()}) == LISTED
+    redis.do("FLUSHALL")
+    await populate(redis, ledger, LISTED + 200, tenants=1)
+    assert len({call.id for call in await ledger.open_calls("tenant-0")}) == LISTED
+    assert [call.id for call in await ledger.open_calls("tenant-0", "user-7")] == ["rtc_7"]
 
 
 # The kill switch, and data that are lost
