@@ -49,9 +49,13 @@ async def status(world, location, token=None):
 
 
 async def until_ended(world, location, seconds=5.0, token=None):
-    """The call as its owner sees it, as soon as it has ended."""
+    """The call as its owner sees it, as soon as it has ended and, if anything can be recorded, is on record."""
     async with asyncio.timeout(seconds):
         while (shown := await status(world, location, token))["state"] != "ended":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    call_id = shown["id"]
+    async with asyncio.timeout(seconds):
+        while not world.sink.failing and not any(one.get("call_id") == call_id for one in ends(world)):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return shown
 

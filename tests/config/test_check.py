@@ -278,17 +278,15 @@ def test_the_report_masks_secrets_and_shows_what_is_unset(tmp_path):
 def test_the_report_shows_the_limits_that_apply(tmp_path):
     result = CliRunner().invoke(main, ["check", str(EXAMPLE)])
     lines = [line.strip() for line in result.output.splitlines() if "limits" in line]
+    tenant, minutes = "1000 per minute for the whole tenant", "120 minutes of calls per day per user"
+    shared = f"{minutes}, 5000 minutes of calls per day for the whole tenant"
+    rest = "200 open calls for the whole tenant, a full user replaces the oldest"
+    idle = "hung up 60 s after its last heartbeat"
+    user, team = "10 per minute per user, 100 per day per user", "60 per minute per user, 1000 per day per user"
     assert lines == [
-        "limits: 10 per minute per user, 100 per day per user, 1000 per minute for the whole tenant, "
-        "120 minutes of calls per day per user, 5000 minutes of calls per day for the whole tenant, "
-        "1 open call per user, 200 open calls for the whole tenant, a full user replaces the oldest, 900 s per call, "
-        "hung up 60 s after its last heartbeat",
-        "limits with plan=team: 60 per minute per user, 1000 per day per user, 1000 per minute for the whole tenant, "
-        "120 minutes of calls per day per user, 5000 minutes of calls per day for the whole tenant, "
-        "3 open calls per user, 200 open calls for the whole tenant, a full user replaces the oldest, 3600 s per call, "
-        "hung up 60 s after its last heartbeat",
-        # widgets sets none
-        "limits: 10 per minute per user, 100 per day per user, 1000 per minute for the whole tenant, 3600 s per call",
+        f"limits: {user}, {tenant}, {shared}, 1 open call per user, {rest}, 900 s per call, {idle}",
+        f"limits with plan=team: {team}, {tenant}, {shared}, 3 open calls per user, {rest}, 3600 s per call, {idle}",
+        f"limits: {user}, {tenant}, 3600 s per call",  # widgets sets none
     ]
     as_json = json.loads(CliRunner().invoke(main, ["check", str(EXAMPLE), "--format", "json"]).output)
     assert as_json["tenants"]["widgets"]["limits"] == [

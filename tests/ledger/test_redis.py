@@ -278,6 +278,7 @@ async def test_a_user_with_the_documented_acl_can_do_everything(redis):
     assert ran <= granted
 
 
+@pytest.mark.timing  # claims last for seconds
 async def test_a_cluster_runs_every_script(tmp_path):
     """Tenants are spread over its nodes; what a script touches is on one of them."""
     with cluster(tmp_path) as setup:

@@ -39,6 +39,8 @@ class Seen:
     """What one run shows."""
 
     clocks: str
+    pairs: int = 0
+    """Of replicas, one of which did something that the other one had to do with."""
     deadlines: list[float] = field(default_factory=list)
     """Seconds after the deadline, by the provider's clock."""
     alone: list[float] = field(default_factory=list)
@@ -112,6 +114,7 @@ async def _run(place: Ground, seen: Seen, *, alone: bool) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(_deadlines(place, replicas, seen))
         for here, there in itertools.permutations(replicas, 2):
+            seen.pairs += 1
             group.create_task(_idle(here, there))
             group.create_task(_grants(here, there, seen))
             group.create_task(_minutes(place, here, there, seen))
@@ -124,7 +127,7 @@ async def _run(place: Ground, seen: Seen, *, alone: bool) -> None:
     books = await read_books(place)
     seen.calls, seen.ends = len(books.entries), books.ends
     seen.deadlines = [entry.late for entry in books.of("prove") if entry.register.ended_by == "deadline"]
-    seen.idle = [_idle_late(entry) for entry in books.of("idle")]
+    seen.idle = [_idle_late(entry) for entry in books.of("idle") if entry.register.ended_by == "idle"]
     seen.left = await asyncio.to_thread(left_behind, place.redis)
     if alone:
         for replica in replicas[:1] + replicas[2:]:
@@ -134,7 +137,6 @@ async def _run(place: Ground, seen: Seen, *, alone: bool) -> None:
 
 
 def _idle_late(entry: Entry) -> float:
-    assert entry.register.ended_by == "idle", entry.register
     assert entry.register.heard_at is not None
     assert entry.provider.ended_at is not None, "it should have been hung up"
     return entry.provider.ended_at - entry.register.heard_at - IDLE_SECONDS
@@ -217,14 +219,13 @@ async def _minutes_apart(place: Ground, one: Caller, other: Caller) -> list[floa
 
 async def _lone(place: Ground, replica: Replica, *, redis: bool = True) -> list[float]:
     """How late calls end at the provider whose opener is the only replica left."""
-    before = set(await asyncio.to_thread(place.calls))
     async with Caller(replica.port) as caller:
-        for _ in range(EACH):
-            await open_call(caller, "prove")
+        opened = [(await open_call(caller, "prove"))[1].rpartition("/")[2] for _ in range(EACH)]
     if not redis:
         await asyncio.to_thread(place.redis.kill)
     await asyncio.sleep(CALL_SECONDS + LATE_SECONDS + ALONE_SECONDS)
-    mine = [call for call in (await asyncio.to_thread(place.calls)).values() if call.id not in before]
+    known = await asyncio.to_thread(place.calls)
+    mine = [known[call_id] for call_id in opened]
     return [math.inf if call.ended_at is None else call.ended_at - call.started_at - CALL_SECONDS for call in mine]
 
 
@@ -258,6 +259,7 @@ def _bounds(result: Result, seen: Seen) -> None:
         ("idle time", seen.idle, LATE_SECONDS),
     ):
         result.bound(all(0 <= one <= bound for one in late), f"{at} {what}: ended {late} s after it")
+    result.bound(len(seen.idle) == seen.pairs, f"{at} {len(seen.idle)} idle calls of {seen.pairs}")
     result.bound(set(seen.young) <= {201, 503}, f"{at} young grants: {seen.young}")
     result.bound(set(seen.old) <= {"grant_expired", "degraded"}, f"{at} old grants: {seen.old}")
     result.bound(max(seen.apart) <= APART_SECONDS, f"{at} times are {max(seen.apart)} s apart")
