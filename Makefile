@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test prove-limits prove-audit prove-calls prove-start prove-image prove-chart chart chart-files lint fix lock clean
+.PHONY: help demo test test-long prove-limits prove-audit prove-calls prove-start prove-image prove-chart chart chart-files lint fix lock clean
 PYTHON := .venv/bin/python
 
 help: ## List the targets.
@@ -9,9 +9,13 @@ demo: ## Run everything on this machine and open http://127.0.0.1:8080/demo (no 
 	@scripts/setup demo
 	@exec .venv/bin/switchboard dev $(ARGS)
 
-test: ## Run every check and test; under five minutes.
+test: ## Run every check and test but the long ones.
 	@scripts/setup test
 	@scripts/test
+
+test-long: ## Run the tests that take long: several processes for tens of seconds each.
+	@scripts/setup test
+	@$(PYTHON) -m pytest -m long
 
 prove-limits: ## Measure what docs/limits.md promises and write docs/proof/limits.md; some minutes.
 	@scripts/setup test

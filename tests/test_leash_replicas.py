@@ -20,7 +20,7 @@ from tests.support import world as worlds
 from tests.support.redis import redis_server
 from tests.support.world import OFFER, World, fresh_offer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timing]
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 IN_TIME = 2.0  # seconds from when a call is due to its hang-up
 

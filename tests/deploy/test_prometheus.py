@@ -62,7 +62,7 @@ EITHER = {
     "SwitchboardTokensRefused", "SwitchboardIssuerKeysNotRefreshed", "SwitchboardProviderSlow",
     "SwitchboardCallsEndedByProvider", "SwitchboardEventLoopLag",
 }  # fmt: skip
-in_a_mixed_run = pytest.mark.timing
+in_a_mixed_run = pytest.mark.long
 every_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["alert"])
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 DURATION = re.compile(r"(?<=\[)(\d+)([smh])(?=\])|(?<=offset )(\d+)([smh])")

@@ -5,7 +5,7 @@ import pytest
 from tests.prove import audit
 from tests.prove.service import Result
 
-pytestmark = pytest.mark.timing
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.prove.calls import at_once, away, clocks, hangups, killed, sweeper
 from tests.prove.calls.away import Case
 from tests.prove.service import Result, say_on_stderr
 
-pytestmark = pytest.mark.timing
+pytestmark = pytest.mark.long
 
 WAITING = {
     "kills": lambda: killed.prove_kills(say_on_stderr, kills=3),
