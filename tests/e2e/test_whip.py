@@ -109,7 +109,7 @@ def test_the_package_publishes_a_microphone_and_hangs_up(visit, server, site):
     told = ("action", "outcome", "reason", "tenant", "preset", "origin", "request_id")
     assert [tuple(record[name] for name in told) for record in records] == [
         ("call.open", "allowed", "ok", "acme", "support", site.url, opened.answered["x-request-id"]),
-        ("call.end", "allowed", "ok", "acme", "support", site.url, ended.answered["x-request-id"]),
+        ("call.end", "allowed", "owner", "acme", "support", site.url, ended.answered["x-request-id"]),
     ]
     assert records[0]["user_key"] == records[1]["user_key"]
 
