@@ -4,6 +4,7 @@ import base64
 import json
 import time
 
+import anyio
 import jwt
 import pytest
 
@@ -81,6 +82,92 @@ async def test_the_same_subject_at_two_issuers_is_two_users():
     ]
     assert len({user_keys.of(one) for one in principals}) == 4
     assert all(len(user_keys.of(one)) == 64 for one in principals)
+
+
+class TurningKeys:
+    """An issuer that changes its key."""
+
+    def __init__(self, key):
+        self.key = key
+
+    async def key_for(self, kid, algorithm):
+        if self.key is None:
+            raise InvalidToken
+        return self.key
+
+
+async def test_a_token_that_was_verified_is_known():
+    one = verifier()
+    token = sign(claims(), private_key("RSA"))
+    assert await one.verify(token) is await one.verify(token)
+
+
+async def test_a_known_token_ends_with_its_time():
+    one = verifier(leeway=0)
+    token = sign(claims(exp=in_seconds(2)), private_key("RSA"))
+    await one.verify(token)
+    await anyio.sleep(2.1)
+    with pytest.raises(ExpiredToken):
+        await one.verify(token)
+
+
+async def test_a_known_token_is_verified_anew_where_a_clock_was_set_back():
+    now = [time.time()]
+    issuer = Issuer(
+        name=NAME,
+        audience="switchboard",
+        algorithms=("HS256",),
+        keys=StaticKey(SECRET),
+        tenant=TenantRule(fixed="acme"),
+        leeway=0,
+    )
+    one = Verifier({NAME: issuer}, clock=lambda: now[0])
+    token = sign(claims(nbf=int(now[0])), SECRET, "HS256")
+    known = await one.verify(token)
+    now[0] -= 5
+    assert (again := await one.verify(token)) == known
+    assert again is not known
+
+
+async def test_a_known_token_ends_with_its_key():
+    turning = TurningKeys(private_key("RSA").public_key())
+    issuer = Issuer(
+        name=NAME, audience="switchboard", algorithms=("RS256",), keys=turning, tenant=TenantRule(fixed="acme")
+    )
+    one = Verifier({NAME: issuer})
+    token = sign(claims(), private_key("RSA"))
+    await one.verify(token)
+    for key in (private_key("RSA", "attacker").public_key(), None):
+        turning.key = key
+        with pytest.raises(InvalidToken):
+            await one.verify(token)
+
+
+async def test_refused_tokens_are_not_known_and_not_refused_for_ever():
+    turning = TurningKeys(private_key("RSA", "attacker").public_key())
+    issuer = Issuer(
+        name=NAME, audience="switchboard", algorithms=("RS256",), keys=turning, tenant=TenantRule(fixed="acme")
+    )
+    one = Verifier({NAME: issuer})
+    token = sign(claims(), private_key("RSA"))
+    with pytest.raises(InvalidToken):
+        await one.verify(token)
+    turning.key = private_key("RSA").public_key()
+    assert (await one.verify(token)).tenant == "acme"
+
+
+@pytest.mark.timing
+async def test_what_is_known_costs_little():
+    one = verifier("ES256", key=private_key("EC").public_key())
+    tokens = [sign(claims(sub=f"user-alice-{number:04}"), private_key("EC"), "ES256") for number in range(100)]
+
+    async def seconds() -> float:
+        begin = time.perf_counter()
+        for token in tokens:
+            await one.verify(token)
+        return time.perf_counter() - begin
+
+    assert await seconds() > 4 * min([await seconds() for _ in range(3)])
 
 
 def unsigned(content=None) -> str:

@@ -1,5 +1,6 @@
 """From an unverified token to a principal: JWT by RFC 7519, with the advice of RFC 8725."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from jwt.types import Options
 from switchboard.errors import ExpiredToken, InvalidToken, UnknownIssuer, UnknownTenant
 from switchboard.identity import Principal, claim_at
 from switchboard.identity.keys import KeySource
+from switchboard.identity.known import Known, KnownTokens
 
 MAX_TOKEN_BYTES = 8 * 1024  # larger than any sane access token, small enough to parse on the loop
 MAX_SUBJECT_BYTES = 255  # OpenID Connect Core, section 2
@@ -57,35 +59,54 @@ class Issuer:
 
 
 class Verifier:
-    """Checks tokens of the configured issuers."""
+    """Checks tokens of the configured issuers.
+
+    What it has verified it remembers; so there is a new verifier for each configuration.
+    """
 
     def __init__(self, issuers: Mapping[str, Issuer], *, clock: Callable[[], float] = time.time) -> None:
         self._issuers = issuers
         self._clock = clock
+        self._known = KnownTokens()
 
     async def verify(self, unverified_token: str) -> Principal:
         """The user that a token speaks for.
-
-        Every option is spelled out even where it is the default, so that the intended checks stand here.
 
         Raises:
             InvalidToken, ExpiredToken, UnknownIssuer, UnknownTenant: why not.
             Degraded: the issuer's keys cannot be had.
         """
+        known = self._known.get(unverified_token)
+        if known is None or not await known.holds(self._clock()):
+            known = await self._verify(unverified_token)
+            self._known.put(unverified_token, known)
+        return known.principal
+
+    async def _verify(self, unverified_token: str) -> Known:
         header, unverified_claims = _read(unverified_token)
         issuer = self._issuer_of(unverified_claims)
         algorithm = header.get("alg")
         if algorithm not in issuer.algorithms:
             raise InvalidToken("The token's `alg` is not one that its issuer uses here.")
-        kid = header.get("kid")
-        key = await issuer.keys.key_for(kid if isinstance(kid, str) else None, algorithm)
+        kid = header["kid"] if isinstance(header.get("kid"), str) else None
+        key = await issuer.keys.key_for(kid, algorithm)
         claims = _verified(unverified_token, key, algorithm, issuer)
         self._check_lifetime(claims, issuer)
-        return Principal(
+        principal = Principal(
             issuer=issuer.name,
             subject=_subject(claims),
             tenant=issuer.tenant.tenant_of(claims),
             claims=claims,
+        )
+        begins = max((int(claims[name]) for name in ("nbf", "iat") if name in claims), default=-math.inf)
+        return Known(
+            principal,
+            issuer.keys,
+            kid,
+            algorithm,
+            key,
+            begins=begins - issuer.leeway,
+            ends=int(claims["exp"]) + issuer.leeway,
         )
 
     def _issuer_of(self, unverified_claims: Mapping[str, Any]) -> Issuer:
@@ -117,6 +138,7 @@ def _read(unverified_token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 
 def _verified(unverified_token: str, key: Any, algorithm: str, issuer: Issuer) -> Mapping[str, Any]:
+    """The claims. Every option is spelled out even where it is the default, so that the intended checks stand here."""
     options: Options = {
         "require": REQUIRED_CLAIMS,
         "verify_signature": True,
