@@ -317,7 +317,7 @@ class Broker:
                 reserved = await self._ledger.reserve(reservation)
         event.standing = reserved.standing
         if reserved.replace is not None:
-            raise _no_room()
+            raise TooManyCalls("Other offers of yours took the room that was made; try again in 1 s.", retry_after=1)
         if reserved.full is not None and (reservation.enforce or reserved.full.which == "offer"):
             raise _too_many(reserved.full)
         if reserved.standing.exceeded and reservation.enforce:

@@ -50,7 +50,8 @@ deadlines on. Tries are twice as far apart each time, 30 s at most.
 """,
         "Many offers at once": f"""
 One user who may have one call, {at_once.AT_ONCE} connections to two `switchboard serve`, all offering at the same
-moment. “Most open at a time” is taken from the begin and the end of every call in the provider's own list.
+moment. “Most open at a time” is taken from the begin and the end of every call in the provider's own list. A round in
+which this machine was so busy that Redis seemed to be away (503) is repeated, and the repetition told.
 """,
         "The sweeper": f"""
 Calls entered by way of the ledger, none of them due; {sweeper.SWEEPS} sweeps, which each replica does twice a second.
