@@ -9,11 +9,11 @@ demo: ## Run everything on this machine and open http://127.0.0.1:8080/demo (no 
 	@scripts/setup demo
 	@exec .venv/bin/switchboard dev $(ARGS)
 
-test: ## Run every check and test but the long ones.
+test: ## Run every check and every test but the proofs.
 	@scripts/setup test
 	@scripts/test
 
-test-long: ## Run the tests that take long: several processes for tens of seconds each.
+test-long: ## Run the proofs in small, two minutes.
 	@scripts/setup test
 	@$(PYTHON) -m pytest -m long
 

@@ -28,7 +28,7 @@ from tests.support.world import (
     fresh_offer,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.long]
+pytestmark = [pytest.mark.anyio, pytest.mark.timing]
 
 REFUSED_SECONDS = 1.0  # everywhere, after a suspension
 HUNG_UP_SECONDS = 2.0

@@ -20,7 +20,7 @@ from tests.support import world as worlds
 from tests.support.redis import redis_server
 from tests.support.world import OFFER, World, fresh_offer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.long]
+pytestmark = [pytest.mark.anyio, pytest.mark.timing]
 
 IN_TIME = 2.0  # seconds from when a call is due to its hang-up
 
@@ -166,7 +166,7 @@ async def test_a_call_of_a_replica_that_is_gone_ends_on_time(redis, short):
     tree = policy()
     async with worlds.world(tree, redis_url=redis.url) as world:
         async with beside(world, tree, redis_url=redis.url) as gone:
-            answer = await offered(world, gone)
+            answer = await decided(world, gone)
         location = answer.headers["location"]
         call = await until_ended(world, Replica(world.client, world.records), location)
         assert (call["ended_by"], gone.ends()) == ("deadline", [])
@@ -223,7 +223,7 @@ async def test_without_redis_no_grant_and_no_limited_call_begins(own_redis, mode
         assert without_limits.status_code == (201 if mode == "local" else 503)
         own_redis.thaw()
         await until_calls(world, 200, one, other)
-        assert (await offered(world, other, grant)).status_code == 201
+        assert (await decided(world, other, grant)).status_code == 201
 
 
 async def test_without_redis_limited_calls_begin_if_the_operator_says_so(own_redis):
@@ -301,7 +301,7 @@ async def test_a_redis_that_restarts_with_its_data_goes_on(own_redis, short):
     async with worlds.world(tree, redis_url=own_redis.url) as world:
         here = Replica(world.client, world.records)
         async with beside(world, tree, redis_url=own_redis.url) as gone:
-            location = (await offered(world, gone)).headers["location"]
+            location = (await decided(world, gone)).headers["location"]
         own_redis.do("SAVE")
         own_redis.kill()
         await until_calls(world, 503, here)
@@ -360,7 +360,7 @@ async def test_a_call_is_on_record_once_though_it_is_hung_up_again_without_redis
 async def test_a_used_grant_stays_used_when_redis_has_lost_its_data(own_redis):
     async with two(own_redis) as (world, one, _):
         grant = (await world.mint()).json()["value"]
-        assert (await offered(world, one, grant)).status_code == 201
+        assert (await decided(world, one, grant)).status_code == 201
         own_redis.do("FLUSHALL")
         assert (await offered(world, one, grant, number=8)).json()["code"] == "grant_used"
 
