@@ -61,7 +61,12 @@ async def until_ended(world, location, seconds=5.0, token=None):
 
 
 async def open_call(world, token=None, **how):
-    answer = await world.relay(token, **how)
+    """Its Location. On a busy machine Redis may look away for a moment, and callers are to try again."""
+    for _ in range(20):
+        answer = await world.relay(token, **how)
+        if answer.status_code != 503:
+            break
+        await asyncio.sleep(0.1)
     assert answer.status_code == 201, answer.text
     return answer.headers["location"]
 

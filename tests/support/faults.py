@@ -195,15 +195,24 @@ class SlowWay:
 
 
 class Stalls:
-    """The longest time that the event loop did not come around, in milliseconds."""
+    """The longest time that the event loop did not come around, in milliseconds, its own doing or waiting.
+
+    Time in which the machine gave its processors to others does not count.
+    """
 
     longest = 0.0
 
     async def sample(self) -> None:
         while True:
-            begin = time.perf_counter()
+            begin, kept = time.perf_counter(), _kept_from_running()
             await asyncio.sleep(0.001)
-            self.longest = max(self.longest, (time.perf_counter() - begin) * 1000 - 1)
+            taken = time.perf_counter() - begin - (_kept_from_running() - kept)
+            self.longest = max(self.longest, taken * 1000 - 1)
+
+
+def _kept_from_running() -> float:
+    """Seconds that this thread could have run and did not: Linux's schedstat, in nanoseconds."""
+    return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
 
 
 class Heard(logging.Handler):
