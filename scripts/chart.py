@@ -1,6 +1,6 @@
 """Write what the chart takes from elsewhere, or, with --check, name what is out of date (exit code 1).
 
-- `values.schema.json`: its part `settings`, from the program's own settings
+- `values.schema.json`: its parts `settings` and `prober.options`, from the program's own settings and options
 - `README.md`: the table of values, from the comments in `values.yaml`
 - `files/`: links to the rules and dashboards in `deploy/`, which helm packs as files
 """
@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+
+from switchboard.cli import main as program
 from switchboard.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +24,8 @@ LINKED = {"prometheus": "rules*.yaml", "grafana": "*.json"}
 # What the chart decides itself: where things are mounted, ports that its Services lead to, and secrets.
 OWN = ("config", "port", "ops_port")
 SECRETS = ("signing_keys", "user_key_secret", "audit_key", "admin_token", "redis_url")
+# Of `switchboard probe`, likewise: where it goes, who it is, and how it tells; a pod's log is for people.
+OWN_OPTIONS = ("url", "anonymous", "token_file", "other_token_file", "signing_key_file", "in_json", "prometheus")
 
 
 def settings_schema() -> dict[str, Any]:
@@ -42,6 +47,25 @@ def _value(field: dict[str, Any]) -> dict[str, Any]:
         field["items"] = {"type": "string", "minLength": 1}
     kept = ("description", "type", "items", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum")
     return {name: field[name] for name in kept if name in field}
+
+
+def options_schema() -> dict[str, Any]:
+    """What `prober.options` accepts: the options of `switchboard probe`, in the words of JSON Schema."""
+    options = [one for one in program.commands["probe"].params if isinstance(one, click.Option)]
+    properties = {str(one.name): _option(one) for one in options if one.name not in OWN_OPTIONS}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _option(option: click.Option) -> dict[str, Any]:
+    if option.is_flag:
+        return {"description": option.help, "type": "boolean"}
+    if isinstance(option.type, click.FloatRange):
+        bounds = {"minimum": option.type.min, "maximum": option.type.max}
+        return {"description": option.help, "type": "number", **bounds}
+    value: dict[str, Any] = {"type": "string", "minLength": 1}
+    if isinstance(option.type, click.Choice):
+        value = {"enum": list(option.type.choices)}
+    return {"description": option.help, **({"type": "array", "items": value} if option.multiple else value)}
 
 
 def described(lines: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -103,6 +127,7 @@ def wanted() -> dict[Path, str]:
     """Every derived file and what has to stand in it."""
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     schema["properties"]["settings"] = settings_schema()
+    schema["properties"]["prober"]["properties"]["options"] = options_schema()
     return {
         CHART / "values.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
         CHART / "README.md": readme(),

@@ -22,7 +22,8 @@ from tests.support.world import AUDIT_KEY, EXAMPLE, LEGACY_SECRET, OFFER
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "audit", "calls", "check", "dev", "emulate", "hang-up", "issue", "resume", "schema", "serve", "suspend", "user-key",
+    "audit", "calls", "check", "dev", "emulate", "hang-up", "issue", "probe", "resume", "schema", "serve", "suspend",
+    "user-key",
 )  # fmt: skip
 
 

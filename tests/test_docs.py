@@ -15,6 +15,8 @@ from pydantic_core import PydanticUndefined
 from switchboard.cli import main
 from switchboard.config.reading import check
 from switchboard.metrics import Metrics
+from switchboard.probe.steps import REFUSED, STEPS, Report, Result
+from switchboard.probe.telling import as_prometheus
 from switchboard.settings import PREFIX, Settings
 from tests.identity.test_verifier import ATTACKS
 from tests.support.contract import OPERATIONS
@@ -125,6 +127,8 @@ def test_names_of_tests_are_those_of_tests(page):
 @every_page
 def test_variables_exist(page):
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    # Options of the probe, and secrets that may be a variable as well as a file.
+    known |= {f"{PREFIX}PROBE_{str(one.name).upper().removesuffix('_FILE')}" for one in main.commands["probe"].params}
     for text in code(page):
         for name in re.findall(rf"{PREFIX}[A-Z_]+[A-Z]", text):
             assert name.removesuffix("_FILE") in known | {"SWITCHBOARD_WRITE_SCREENSHOT"}, name
@@ -157,6 +161,20 @@ def test_the_table_of_metrics_equals_the_collectors():
 def test_the_table_of_routes_equals_the_contract():
     told = {tuple(route.split(" ")) for routes, *_ in rows(ROOT / "README.md", "route") for route in quoted(routes)}
     assert told == set(OPERATIONS.values())
+
+
+def test_the_table_of_steps_equals_those_of_the_probe():
+    told = {quoted(step)[0]: passes for step, _, passes, _ in rows(DOCS / "operations.md", "step")}
+    assert tuple(told) == STEPS
+    for step, refused in REFUSED.items():
+        assert f"{refused.status} `{refused.code}`" in told[step]
+
+
+def test_metrics_of_the_probe_are_told():
+    report = Report("http://probed.example", 0.0, 1.0, (Result("token", "passed", "200"),), reached=True)
+    printed = set(re.findall(r"^# TYPE (\w+) ", as_prometheus(report), re.MULTILINE))
+    page = prose(DOCS / "operations.md")
+    assert set(re.findall(r"`(switchboard_probe_\w+)", page)) == printed
 
 
 def test_the_table_of_attacks_equals_the_tests():

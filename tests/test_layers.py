@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "service" / "switchboard"
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"probe"},
     {"dev", "console", "serving"},
     {"app"},
     {"server", "workers"},

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from switchboard.cli import main
 from switchboard.settings import PREFIX, Settings
+from tests.deploy.prometheus import promtool
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -45,7 +46,8 @@ def test_it_asks_for_what_it_cannot_know():
     assert set(asked) == {"SWITCHBOARD_PUBLIC_URL", "POLICY_FOLDER", "SECRETS_FOLDER"}
     assert all(sentence.startswith("Set it to ") for sentence in asked.values())
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", TEXT))
-    assert set(defaults) == {"IMAGE", "EMULATOR_IMAGE", "SWITCHBOARD_TRUSTED_PROXIES"}
+    images = {"IMAGE", "EMULATOR_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE"}
+    assert set(defaults) == {*images, "SWITCHBOARD_TRUSTED_PROXIES"}
     for secret in COMPOSE["secrets"].values():
         assert secret["file"].startswith("${SECRETS_FOLDER")
     named = asked["SECRETS_FOLDER"]
@@ -70,6 +72,10 @@ def test_ports_are_the_programs_own_and_on_loopback():
     assert [address for address, *_ in told] == ["127.0.0.1", "127.0.0.1"]
     assert [int(port) for *_, port in told] == [Settings.model_fields[name].default for name in ("port", "ops_port")]
     assert "ports" not in SERVICES["redis"]
+    everything = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert all(port.startswith("127.0.0.1:") for port in everything)
+    here = [port.split(":")[1] for port in everything]
+    assert len(set(here)) == len(here)
     assert COMPOSE["networks"]["redis"] == {"internal": True}
     assert SERVICES["redis"]["networks"] == ["redis"]
 
@@ -98,6 +104,44 @@ def test_redis_is_set_up_as_the_limits_want_it():
     command = SERVICES["redis"]["command"]
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
     assert SERVICES["switchboard"]["depends_on"] == {"redis": {"condition": "service_healthy"}}
+
+
+def mounted(name: str) -> dict[str, Path]:
+    """What a service finds where, of this folder's files."""
+    volumes = [volume for volume in SERVICES[name]["volumes"] if isinstance(volume, dict)]
+    assert all(volume["read_only"] and not volume["bind"]["create_host_path"] for volume in volumes)
+    return {volume["target"]: (FILE.parent / volume["source"]).resolve() for volume in volumes}
+
+
+def test_prometheus_has_the_configuration_and_rules_of_this_repository():
+    """But for where the service is, which has a name there."""
+    files = mounted("prometheus")
+    assert f"--config.file={next(iter(files))}" in SERVICES["prometheus"]["command"]
+    config, rules = (ryaml.loads(file.read_text(encoding="utf-8")) for file in files.values())
+    folder = ROOT / "deploy" / "prometheus"
+    usual: dict[str, Any] = ryaml.loads((folder / "prometheus.yaml").read_text(encoding="utf-8"))
+    (job,) = usual["scrape_configs"]
+    job["static_configs"] = [{"targets": [f"switchboard:{Settings.model_fields['ops_port'].default}"]}]
+    assert config == usual
+    assert rules == ryaml.loads((folder / "rules.yaml").read_text(encoding="utf-8"))
+    assert list(files) == [f"/etc/prometheus/{name}" for name in ("prometheus.yaml", *config["rule_files"])]
+    promtool("check", "config", "--lint=all", "--lint-fatal", "compose.yaml")
+    assert SERVICES["switchboard"]["environment"]["SWITCHBOARD_OPS_HOST"] == "0.0.0.0"
+    assert {"monitoring"} < set(SERVICES["switchboard"]["networks"])
+
+
+def test_grafana_has_the_dashboard_in_place_and_no_password():
+    files = mounted("grafana")
+    provisioning, dashboard = files["/etc/grafana/provisioning"], ROOT / "deploy" / "grafana" / "switchboard.json"
+    (provider,) = ryaml.loads((provisioning / "dashboards" / "switchboard.yaml").read_text("utf-8"))["providers"]
+    assert files[f"{provider['options']['path']}/{dashboard.name}"] == dashboard
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["PROMETHEUS_URL"] == "http://prometheus:9090"
+    assert environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] in files
+    # Who looks needs no account, and the account that Grafana makes by itself, admin/admin, is not made.
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert not any("PASSWORD" in name for name in environment)
 
 
 def test_the_emulator_is_only_there_if_asked_for():

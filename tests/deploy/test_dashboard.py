@@ -9,6 +9,8 @@ import ryaml
 
 from deploy.grafana.dashboard import COLUMNS, FILE, SOURCE, as_text
 from switchboard.metrics import Metrics
+from switchboard.probe.steps import Report, Result
+from switchboard.probe.telling import as_prometheus
 from tests.deploy.prometheus import FOLDER
 
 DASHBOARD = json.loads(FILE.read_text(encoding="utf-8"))
@@ -26,6 +28,12 @@ def families() -> set[str]:
     suffixes = {"counter": "_total", "info": "_info"}
     registry = Metrics().registry
     return {one.name + suffixes.get(one.type, "") for one in registry.collect()}
+
+
+def of_probes() -> set[str]:
+    """What `switchboard probe --prometheus` prints."""
+    report = Report("http://probed.example", 0.0, 1.0, (Result("token", "passed", "200"),), reached=True)
+    return set(re.findall(r"^# TYPE (\w+) ", as_prometheus(report), re.MULTILINE))
 
 
 def named_in(text: str) -> set[str]:
@@ -97,7 +105,7 @@ def test_rules_read_what_there_is():
     ]
     recorded = {rule["record"] for rule in rules if "record" in rule}
     for rule in rules:
-        assert named_in(rule["expr"]) <= families(), rule
+        assert named_in(rule["expr"]) <= families() | of_probes(), rule
         assert set(re.findall(r"\w+:\w+:\w+", rule["expr"])) <= recorded, rule
 
 

@@ -81,6 +81,20 @@ def pod(case: str, overrides: Values | None = None) -> dict[str, Any]:
     return found
 
 
+def probe_pods(case: str, overrides: Values | None = None) -> dict[str, dict[str, Any]]:
+    """The pods of `switchboard probe` as the objects have them: kind to metadata and spec."""
+    found = {kind: one for (kind, _), one in objects(case, overrides).items() if kind in {"Pod", "CronJob"}}
+    if "CronJob" in found:
+        found["CronJob"] = found["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]
+    return found
+
+
+def network_policy(case: str, overrides: Values | None = None, *, of: str = "") -> dict[str, Any]:
+    """What a NetworkPolicy says: the service's, or with `of="-probe"` the prober's."""
+    found: dict[str, Any] = objects(case, overrides)["NetworkPolicy", f"{RELEASE}-switchboard{of}"]["spec"]
+    return found
+
+
 def container(case: str, overrides: Values | None = None) -> dict[str, Any]:
     """Its container."""
     (found,) = pod(case, overrides)["spec"]["containers"]

@@ -37,13 +37,32 @@ def test_the_command_of_the_page_installs_what_the_page_says(name, tmp_path, mon
 
 
 def test_the_secret_of_the_page_has_the_keys_that_the_chart_looks_for():
-    (command,) = re.findall(r"^kubectl .*create secret generic (?:.*\\\n)*.*$", PAGE, re.MULTILINE)
+    (command,) = re.findall(r"^kubectl .*create secret generic switchboard (?:.*\\\n)*.*$", PAGE, re.MULTILINE)
     made = set(re.findall(r"--from-(?:literal|file)=([\w-]+)=", command))
     wanted = {
         value.rpartition("/")[2] for name, value in chart.environment("one-pod").items() if name.endswith("_FILE")
     }
     assert wanted <= made
     assert made - wanted == {"openai-api-key"}
+
+
+@pytest.mark.parametrize("name", chart.HELMS)
+def test_the_prober_of_the_page_is_made_and_finds_its_key(name, tmp_path, monkeypatch):
+    """The page's upgrade, with the values of its install."""
+    (tmp_path / "helm").symlink_to(chart.ROOT / "helm")
+    (tmp_path / "acme.yaml").write_text("# a policy\n")
+    monkeypatch.chdir(tmp_path)
+    (upgrade,) = re.findall(r"^helm upgrade (?:.*\\\n)+.*$", PAGE, re.MULTILINE)
+    changes = shlex.split(upgrade.replace("\\\n", ""))[6:]
+    assert changes[0] == "--reset-then-reuse-values"
+    rendered = chart.helm("template", *installing(), *changes[1:], name=name)
+    (job,) = [one for one in chart.manifests(rendered) if one["kind"] == "CronJob"]
+    (prober,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert {"--call", "--issuer=https://probe.example.com"} < set(prober["args"])
+    (made,) = re.findall(r"create secret generic (switchboard-probe) --from-file=([\w-]+)=", PAGE)
+    (volume,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"]
+    (key,) = [one["value"] for one in prober["env"]]
+    assert (volume["secret"]["secretName"], key.rpartition("/")[2]) == made
 
 
 def test_numbers_are_those_of_the_tests():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,14 @@ from tests.helm import chart
 from tests.helm.chart import container, environment, objects, only, pod
 
 SELECTOR = {"app.kubernetes.io/name": "switchboard", "app.kubernetes.io/instance": chart.RELEASE}
+PROBE = {"app.kubernetes.io/name": "switchboard-probe", "app.kubernetes.io/instance": chart.RELEASE}
 WITH_REDIS = {"redis": {"url": "redis://redis:6379"}}
 every_case = pytest.mark.parametrize("case", chart.CASE_NAMES)
+
+
+def specs(case):
+    """The pods of a case: the service's, and those of the probe."""
+    return [pod(case)["spec"], *(one["spec"] for one in chart.probe_pods(case).values())]
 
 
 # Restricted pod security, as Kubernetes lists it: https://kubernetes.io/docs/concepts/security/pod-security-standards/
@@ -22,28 +29,28 @@ every_case = pytest.mark.parametrize("case", chart.CASE_NAMES)
 
 @every_case
 def test_the_pod_keeps_to_the_restricted_level(case):
-    spec = pod(case)["spec"]
-    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-    kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
-    assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["runAsUser"] > 0
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    (only_one,) = spec["containers"]
-    assert only_one["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert not any("hostPort" in port for port in only_one["ports"])
+    for spec in specs(case):
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        kinds = {kind for volume in spec.get("volumes", ()) for kind in volume if kind != "name"}
+        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (only_one,) = spec["containers"]
+        assert only_one["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert not any("hostPort" in port for port in only_one.get("ports", ()))
 
 
 @every_case
 def test_pods_have_no_token_and_no_variables_of_services(case):
-    spec = pod(case)["spec"]
-    assert spec["automountServiceAccountToken"] is False
-    # A Service called `switchboard` would set SWITCHBOARD_PORT=tcp://…, and the program would not start.
-    assert spec["enableServiceLinks"] is False
+    for spec in specs(case):
+        assert spec["automountServiceAccountToken"] is False
+        # A Service called `switchboard` would set SWITCHBOARD_PORT=tcp://…, and the program would not start.
+        assert spec["enableServiceLinks"] is False
     for (kind, _), one in objects(case).items():
         if kind == "ServiceAccount":
             assert one["automountServiceAccountToken"] is False
@@ -58,7 +65,7 @@ def test_selectors_are_fixed(case):
         spec = one.get("spec", {})
         if kind == "Service":
             assert spec["selector"] == SELECTOR, name
-        if kind in {"NetworkPolicy", "PodDisruptionBudget"}:
+        if kind in {"NetworkPolicy", "PodDisruptionBudget"} and not name.endswith("-probe"):
             assert (spec.get("podSelector") or spec["selector"]) == {"matchLabels": SELECTOR}
         if kind == "ServiceMonitor":
             assert SELECTOR.items() <= spec["selector"]["matchLabels"].items()
@@ -166,7 +173,7 @@ def test_what_a_cluster_asks_of_pods():
     # A label of the user's own, but none that would take the pod out of its selector.
     assert metadata["labels"] == {**SELECTOR, "team": "voice"}
     assert {"name": "TZ", "value": "Europe/Berlin"} in container("strict-cluster")["env"]
-    assert {kind for kind, _ in objects("strict-cluster")} == {"ConfigMap", "Deployment", "Service"}
+    assert {kind for kind, _ in objects("strict-cluster")} == {"ConfigMap", "Deployment", "Pod", "Service"}
 
 
 def test_pods_are_spread_if_it_can_be():
@@ -362,12 +369,12 @@ def test_a_route():
 
 
 def test_what_may_come_in_and_go_out():
-    spec = only("NetworkPolicy", "gateway")["spec"]
+    spec = chart.network_policy("gateway")
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     gateways = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
     monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     assert spec["ingress"] == [
-        {"ports": [{"port": "http", "protocol": "TCP"}], "from": [gateways]},
+        {"ports": [{"port": "http", "protocol": "TCP"}], "from": [gateways, {"podSelector": {"matchLabels": PROBE}}]},
         {"ports": [{"port": "ops", "protocol": "TCP"}], "from": [monitoring]},
     ]
     names, https, redis = spec["egress"]
@@ -380,7 +387,7 @@ def test_what_may_come_in_and_go_out():
 
 
 def test_no_pod_reaches_the_credentials_of_its_node():
-    _, https = only("NetworkPolicy", "one-pod")["spec"]["egress"]
+    _, https = chart.network_policy("one-pod")["egress"]
     blocks = [peer["ipBlock"] for peer in https["to"]]
     assert [block["cidr"] for block in blocks] == ["0.0.0.0/0", "::/0"]
     assert "169.254.0.0/16" in blocks[0]["except"]
@@ -390,12 +397,142 @@ def test_no_pod_reaches_the_credentials_of_its_node():
 def test_more_rules_of_the_network():
     extra = {"ports": [{"port": 8443}]}
     given = {"networkPolicy": {"scrapers": [], "extraEgress": [extra]}}
-    spec = only("NetworkPolicy", "one-pod", given)["spec"]
+    spec = chart.network_policy("one-pod", given)
     assert len(spec["ingress"]) == 1  # nobody asks the ops port
     assert spec["egress"][-1] == extra
-    redis = only("NetworkPolicy", "sentinel")["spec"]["egress"][-1]
+    redis = chart.network_policy("sentinel")["egress"][-1]
     assert redis == {"ports": [{"port": port, "protocol": "TCP"} for port in (6379, 26379)]}
-    assert len(only("NetworkPolicy", "one-pod")["spec"]["egress"]) == 2  # no Redis, no rule for it
+    assert len(chart.network_policy("one-pod")["egress"]) == 2  # no Redis, no rule for it
+
+
+# The prober.
+
+
+@every_case
+def test_nothing_of_the_service_takes_a_probe_for_one_of_its_pods(case):
+    for one in chart.probe_pods(case).values():
+        labels = one["metadata"]["labels"]
+        assert PROBE.items() <= labels.items()
+        for (kind, _), other in objects(case).items():
+            spec = other.get("spec", {})
+            selector = {
+                "Service": spec.get("selector"),
+                "PodDisruptionBudget": spec.get("selector", {}).get("matchLabels") if kind != "Service" else None,
+            }.get(kind)
+            assert selector is None or not selector.items() <= labels.items(), kind
+
+
+def test_helm_test_is_a_probe():
+    whole = only("Pod", "one-pod")
+    assert whole["metadata"]["annotations"] == {
+        "helm.sh/hook": "test",
+        "helm.sh/hook-delete-policy": "before-hook-creation",
+    }
+    (prober,) = whole["spec"]["containers"]
+    # Nobody has said who it is.
+    assert prober["args"] == ["probe", "--url=http://voice-switchboard:80", "--anonymous"]
+    assert "env" not in prober
+    assert "volumes" not in whole["spec"]
+    assert whole["spec"]["restartPolicy"] == "Never"
+    assert ("CronJob", "voice-switchboard-probe") not in objects("one-pod")
+
+
+def test_a_prober_with_a_key():
+    pods = chart.probe_pods("prober")
+    assert set(pods) == {"CronJob", "Pod"}
+    for one in pods.values():
+        (prober,) = one["spec"]["containers"]
+        assert prober["args"] == [
+            "probe",
+            "--url=https://voice.example.com",
+            "--call",
+            "--issuer=https://probe.example.com",
+            "--origin=https://probe.example.com",
+            "--timeout=25",
+        ]
+        assert prober["env"] == [
+            {"name": "SWITCHBOARD_PROBE_SIGNING_KEY_FILE", "value": "/run/secrets/probe/probe-key"}
+        ]
+        (volume,) = one["spec"]["volumes"]
+        assert volume["secret"] == {"secretName": "switchboard-probe", "defaultMode": 0o440}
+        assert prober["volumeMounts"] == [{"name": "secrets", "mountPath": "/run/secrets/probe", "readOnly": True}]
+        assert prober["image"] == container("prober")["image"]
+        # What it has opened it hangs up, within a step's time.
+        assert one["spec"]["terminationGracePeriodSeconds"] >= 25
+
+
+def test_probes_do_not_overlap_and_do_not_last():
+    spec = only("CronJob", "prober")["spec"]
+    assert spec["schedule"] == "*/5 * * * *"
+    assert spec["concurrencyPolicy"] == "Forbid"
+    job = spec["jobTemplate"]["spec"]
+    assert job["backoffLimit"] == 0
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    # Its steps, two more for what is to be hung up, and a minute to begin.
+    assert job["activeDeadlineSeconds"] == 60 + 2 * 25 + 60
+    longer = {"prober": {"options": {"deadline": 90.5, "timeout": 10}}}
+    assert only("CronJob", "prober", longer)["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 91 + 20 + 60
+
+
+def test_options_that_are_lists_numbers_and_switches():
+    options = {
+        "call": False,
+        "claim": ["org_id=acme", "plan=pro"],
+        "skip": ["wrong-origin"],
+        "deadline": 90,
+        "key_id": "k",
+    }
+    (prober,) = chart.probe_pods("prober", {"prober": {"options": options}})["Pod"]["spec"]["containers"]
+    assert set(prober["args"][2:]) == {
+        "--claim=org_id=acme",
+        "--claim=plan=pro",
+        "--skip=wrong-origin",
+        "--deadline=90",
+        "--key-id=k",
+        "--issuer=https://probe.example.com",
+        "--origin=https://probe.example.com",
+        "--timeout=25",
+    }
+
+
+@pytest.mark.parametrize(
+    ("release", "name"), [("voice", "voice-switchboard-probe"), ("a" * 53, f"{'a' * 38}-switchb-probe")]
+)
+def test_a_cron_jobs_name_leaves_room_for_its_jobs(release, name):
+    found = [one for kind, one in objects("prober", release=release) if kind == "CronJob"]
+    assert found == [name]
+    assert len(name) <= 52
+    # As the alert looks for it.
+    assert re.fullmatch(".*switchb.*-probe", name)
+
+
+def test_the_network_lets_probes_through():
+    probe = {"podSelector": {"matchLabels": PROBE}}
+    gateways = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
+    assert chart.network_policy("prober")["ingress"][0]["from"] == [gateways, probe]
+    assert "from" not in chart.network_policy("one-pod")["ingress"][0]
+    spec = chart.network_policy("prober", of="-probe")
+    assert spec["podSelector"] == {"matchLabels": PROBE}
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in spec
+    names, service, way = spec["egress"]
+    assert names == {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+    assert service == {
+        "ports": [{"port": 8080, "protocol": "TCP"}],
+        "to": [{"podSelector": {"matchLabels": SELECTOR}}],
+    }
+    assert way == {"ports": [{"port": 443, "protocol": "TCP"}]}
+    assert len(chart.network_policy("one-pod", of="-probe")["egress"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("https://voice.example.com", 443), ("http://voice.local/below", 80), ("https://voice.example.com:8443/x", 8443)],
+)
+def test_the_network_lets_probes_out_where_they_are_sent(url, port):
+    assert chart.network_policy("prober", {"prober": {"url": url}}, of="-probe")["egress"][-1] == {
+        "ports": [{"port": port, "protocol": "TCP"}]
+    }
 
 
 # Load and drains.

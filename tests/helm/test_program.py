@@ -11,8 +11,9 @@ import httpx
 import pytest
 import ryaml
 
-from switchboard.cli import main
+from switchboard.cli import PROBE_VARIABLES, main
 from switchboard.metrics import shared
+from switchboard.probe.steps import STEPS
 from switchboard.settings import PREFIX, Settings
 from tests.helm import chart
 from tests.helm.chart import container, environment, objects, only, pod
@@ -174,6 +175,51 @@ def test_the_program_runs_with_what_the_chart_gives_it(case, tmp_path):
             admin = httpx.get(f"http://127.0.0.1:{by_name['ops']}/admin/calls?tenant=acme")
             assert admin.status_code == (401 if "SWITCHBOARD_ADMIN_TOKEN_FILE" in env else 404)
             assert process.stop(signal.SIGTERM) == 0
+
+
+@every_case
+def test_probes_have_options_and_variables_that_the_program_has(case):
+    command = main.commands["probe"]
+    for one in chart.probe_pods(case).values():
+        (prober,) = one["spec"]["containers"]
+        name, *arguments = prober["args"]
+        assert name == "probe"
+        command.make_context(name, arguments)  # would end the program if one were unknown or out of bounds
+        files = {f"{PROBE_VARIABLES}_{str(option.name).upper()}" for option in command.params}
+        for variable in prober.get("env", ()):
+            assert variable["name"] in files
+            assert variable["value"].startswith(prober["volumeMounts"][0]["mountPath"] + "/")
+
+
+def _emulated():
+    return switchboard("emulate", "--port", "0", "--no-media", "--key", SECRETS["openai-api-key"])
+
+
+@pytest.mark.parametrize("case", ["one-pod", "prober"])
+def test_the_probe_of_the_chart_passes_against_the_service_of_the_chart(case, tmp_path):
+    """Both started with what the chart renders; but for the way between them, which here is loopback's."""
+    key = LEAKS.plant("probing key", "key-of-the-prober-of-the-chart-0123456789")
+    with redis_server(tmp_path) as redis, _emulated() as provider:
+        env = started(case, tmp_path, redis.url)
+        while not provider.out:
+            assert provider.popen.poll() is None, provider.err
+        for file in (tmp_path / "policy").iterdir():
+            base_url = f"kind: openai, base_url: {provider.out.removeprefix('base URL: ')}"
+            file.write_text(file.read_text().replace("kind: openai", base_url))
+        (tmp_path / "secrets" / "probe-key").write_text(key)
+        (prober,) = chart.probe_pods(case)["Pod"]["spec"]["containers"]
+        mount = f"{prober['volumeMounts'][0]['mountPath']}/" if "volumeMounts" in prober else "/none"
+        own = {one["name"]: one["value"].replace(mount, f"{tmp_path}/secrets/") for one in prober.get("env", ())}
+        with switchboard(*container(case)["args"], env=env, cwd=Path("/")) as process:
+            url = f"http://127.0.0.1:{env['SWITCHBOARD_PORT']}"
+            process.until(f"{url}/readyz")
+            arguments = [f"--url={url}" if one.startswith("--url=") else one for one in prober["args"]]
+            with switchboard(*arguments, "--json", env=own) as probe:
+                assert probe.wait(60) == 0, probe.out + probe.err
+                told = json.loads(probe.out)
+    outcomes = {step["step"]: step["outcome"] for step in told["steps"]}
+    passed = {step for step, outcome in outcomes.items() if outcome == "passed"}
+    assert passed == ({"no-token", "foreign-issuer"} if case == "one-pod" else set(STEPS))
 
 
 def test_the_name_that_kubernetes_would_overwrite(tmp_path):

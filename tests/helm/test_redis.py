@@ -41,7 +41,7 @@ def test_the_chart_and_it_find_each_other():
     assert labels == SERVICE["spec"]["selector"] == POLICY["spec"]["podSelector"]["matchLabels"]
     (peer,) = POLICY["spec"]["ingress"][0]["from"]
     assert peer["podSelector"]["matchLabels"].items() <= chart.pod("gateway")["metadata"]["labels"].items()
-    ports = [rule["ports"] for rule in chart.only("NetworkPolicy", "gateway")["spec"]["egress"]]
+    ports = [rule["ports"] for rule in chart.network_policy("gateway")["egress"]]
     assert [{"port": POD["containers"][0]["ports"][0]["containerPort"], "protocol": "TCP"}] in ports
 
 

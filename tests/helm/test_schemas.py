@@ -8,12 +8,14 @@ from tests.helm import chart, kubernetes
 
 KINDS = {
     "ConfigMap",
+    "CronJob",
     "Deployment",
     "ExternalSecret",
     "HTTPRoute",
     "HorizontalPodAutoscaler",
     "Ingress",
     "NetworkPolicy",
+    "Pod",
     "PodDisruptionBudget",
     "PrometheusRule",
     "Service",
@@ -52,7 +54,9 @@ def a_place_for(manifest: chart.Manifest) -> chart.Manifest:
         ]
         lists = [one[0] for one in deeper if isinstance(one, list) and isinstance(one[0], dict)]
         dicts = [
-            one for one in deeper if isinstance(one, dict) and not set(one) & {"matchLabels", "app.kubernetes.io/name"}
+            one
+            for one in deeper
+            if isinstance(one, dict) and not set(one) & {"matchLabels", "app.kubernetes.io/name", "memory"}
         ]
         if not lists and not dicts:
             return inside

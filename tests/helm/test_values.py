@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import ryaml
 
+from switchboard.cli import main as program
 from switchboard.settings import Settings
 from tests.helm import chart
 
@@ -88,7 +89,18 @@ WRONG = {
         {"policy": {"files": {"acme.yaml": LARGE}}},
         ["acme.yaml has 900001 characters", "a file per tenant"],
     ),
+    "a prober that is nobody": ({"prober": {"enabled": True}}, ["prober.existingSecret is empty", "docs/deploy.md"]),
+    "a prober that is two": (
+        {"prober": {"existingSecret": "probe", "keys": {"token": "token"}, "options": {"issuer": "https://a.example"}}},
+        ["prober.keys: set signing_key or token, one of them"],
+    ),
+    "a key of nobody's": ({"prober": {"existingSecret": "probe"}}, ["prober.options.issuer is empty"]),
+    "a call of nobody's": ({"prober": {"options": {"call": True}}}, ["prober.options.call needs a user"]),
     # typos and wrong kinds: the schema
+    "a misspelt option": ({"prober": {"options": {"orgin": "https://a.example"}}}, ["prober", "orgin"]),
+    "a file among the options": ({"prober": {"options": {"token_file": "/tmp/token"}}}, ["prober", "token_file"]),
+    "a step that does not exist": ({"prober": {"options": {"skip": ["no-tokn"]}}}, ["skip", "no-token"]),
+    "a schedule in words": ({"prober": {"schedule": "every 5 minutes"}}, ["schedule"]),
     "a misspelt value": ({"replica": 3}, ["replica"]),
     "a misspelt setting": ({"settings": {"publicurl": "https://a.example"}}, ["settings", "publicurl"]),
     "a misspelt key of the Secret": ({"secret": {"keys": {"signing_key": "a"}}}, ["signing_key"]),
@@ -216,7 +228,7 @@ def test_the_schema_knows_every_value_and_no_other():
         names = set(known["properties"]) - ({"global"} if not path else set())
         if path == ("settings",):
             assert set(node) <= names
-        elif path != ("resources",):
+        elif path not in (("resources",), ("prober", "resources"), ("prober", "options")):
             assert set(node) == names, path
         for name, value in node.items():
             if isinstance(value, dict):
@@ -234,6 +246,16 @@ def test_every_setting_has_one_place():
     assert set(values()["secret"]["keys"]) == secrets
     typed = {name for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)}
     assert secrets == typed
+
+
+def test_every_option_of_the_probe_has_one_place():
+    """A new option goes into `prober.options` by `make chart-files`; this says where the others are."""
+    own = set(derived().OWN_OPTIONS)
+    accepted = set(schema()["properties"]["prober"]["properties"]["options"]["properties"])
+    options = {one.name for one in program.commands["probe"].params}
+    assert accepted | own == options
+    assert len(accepted) + len(own) == len(options)
+    assert {f"{name}_file" for name in values()["prober"]["keys"]} <= own
 
 
 def test_versions_are_the_packages_own():

@@ -369,6 +369,9 @@ def ran(images: Images, made: Mapping[str, str], folder: Path, result: Result) -
         seen.add("the same for the emulator", code == 0, f"after {seconds:.1f} s")
 
 
+SERVICES = {"switchboard", "redis", "prometheus", "grafana", "emulator"}
+
+
 def composed(folder: Path, result: Result) -> None:
     """compose.yaml as compose itself loads it."""
     say_on_stderr("compose.yaml …")
@@ -381,7 +384,7 @@ def composed(folder: Path, result: Result) -> None:
     given = dict(zip(ASKED, ("https://voice.example.com", "/policy", "/secrets"), strict=True))
     project = json.loads(run(loader, file, env={**clean, **given}))
     result.bound(asked == list(ASKED) and refused.returncode != 0, "compose does not ask for what is missing")
-    result.bound(set(project["services"]) == {"switchboard", "redis", "emulator"}, "compose reads other services")
+    result.bound(set(project["services"]) == SERVICES, "compose reads other services")
     names = ", ".join(f"`{name}`" for name in asked)
     result.lines += [
         "Compose's own loader (compose-go, which `docker compose` is made of) reads `deploy/compose.yaml`.",
