@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 import uvicorn
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from switchboard import heads
 from switchboard.heads import MAX_HEAD_BYTES, BoundedHeads
@@ -142,3 +144,78 @@ async def test_an_idle_connection_may_stay_between_requests(address, monkeypatch
     last = healthy.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
     answer = await converse(address, healthy, last, pause=0.3)
     assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.fixture
+async def serving():
+    """Any app behind the protocol; gives its address."""
+    async with AsyncExitStack() as stack:
+
+        async def serve(app):
+            config = uvicorn.Config(app, http=BoundedHeads, lifespan="off", log_config=None, access_log=False)
+            config.load()
+            server = uvicorn.Server(config)
+            listening = await asyncio.get_running_loop().create_server(
+                lambda: BoundedHeads(config=config, server_state=server.server_state, app_state={}), "127.0.0.1", 0
+            )
+            stack.callback(listening.close)
+            return listening.sockets[0].getsockname()
+
+        yield serve
+
+
+CLOSING = b"Host: x\r\nConnection: close\r\n"
+
+
+async def test_an_answer_comes_in_one_piece(serving):
+    address = await serving(PlainTextResponse("hello"))
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(BEGIN + b"\r\n")
+    assert (await reader.read(65536)).endswith(b"\r\n\r\nhello")
+    writer.close()
+
+
+@pytest.mark.parametrize("app", [Response(status_code=204), Response(b""), PlainTextResponse("hello")])
+async def test_an_answer_without_a_body_is_whole(serving, app):
+    address = await serving(app)
+    answer = await converse(address, b"HEAD / HTTP/1.1\r\n" + CLOSING + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 20")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_who_waits_to_be_told_to_go_on_is_told(serving):
+    async def app(scope, receive, send):
+        body = (await receive())["body"]
+        await PlainTextResponse(body)(scope, receive, send)
+
+    address = await serving(app)
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n" + CLOSING + b"\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"hello")
+    assert (await reader.read()).endswith(b"\r\n\r\nhello")
+    writer.close()
+
+
+async def test_an_answer_in_parts_comes_in_parts(serving):
+    async def parts():
+        yield b"one"
+        await asyncio.sleep(0.05)
+        yield b"HTTP/1.1 200 two\r\n\r\n"
+
+    address = await serving(StreamingResponse(parts(), headers={"content-length": "23"}))
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(BEGIN + CLOSING + b"\r\n")
+    assert (await reader.read(65536)).endswith(b"\r\n\r\none")
+    assert await reader.read() == b"HTTP/1.1 200 two\r\n\r\n"
+    writer.close()
+
+
+async def test_an_app_that_fails_after_its_head_leaves_a_head_without_a_body(serving, caplog):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        raise RuntimeError("meant")
+
+    answer = await converse(await serving(app), BEGIN + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"content-length: 5\r\n\r\n")

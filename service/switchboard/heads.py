@@ -2,10 +2,11 @@
 
 import asyncio
 import secrets
-from typing import Any
+from typing import Any, cast
 
+import uvicorn
 from structlog.contextvars import bound_contextvars
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from switchboard.errors import (
     HeadersTooLarge,
@@ -19,6 +20,42 @@ from switchboard.middleware import ObserveHttp, log_request, unobserved
 
 MAX_HEAD_BYTES = 64 * 1024  # of request line and headers; a user's token and a browser's cookies fit many times
 HEAD_SECONDS = 10.0  # from the connection, or from a request's first byte, to the end of its head
+
+
+class ServerState(uvicorn.server.ServerState):
+    """What the connections of a server share."""
+
+    leaving = False
+    """Whether each answer is to be the last one of its connection."""
+
+
+class _InOnePiece:
+    """A transport that sends an answer's head together with its body, which uvicorn writes one after the other: one
+    system call, and one packet, instead of two.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Keep a head until its body comes, which uvicorn writes also where there is none; 1xx have none."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close, with what has been written."""
+        if self._head:
+            self.write(b"")
+        self._transport.close()
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -39,9 +76,35 @@ class BoundedHeads(HttpToolsProtocol):
         self._parsed = 0
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_in_request(self) -> bool:
+        """Whether a request has begun to arrive and has not been answered."""
+        return (self._has_begun and self._in_head) or self._unanswered is not None
+
+    @property
+    def has_been_asked(self) -> bool:
+        """Whether a request has begun to arrive on this connection, now or earlier."""
+        return self._has_begun
+
+    def leave(self) -> None:
+        """Have the answer that is being made say that it is the last one, unless it has begun."""
+        if self._unanswered is not None:
+            self._unanswered.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close an idle connection; one on which something arrives is closed with its answer."""
+        self.leave()
+        if not self.is_in_request:
+            self.transport.close()
+
+    @property
+    def _unanswered(self) -> RequestResponseCycle | None:
+        cycle: RequestResponseCycle | None = self.cycle  # there is none before the first request
+        return None if cycle is None or cycle.response_complete else cycle
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A first head has to come."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _InOnePiece(transport)))
         self._began_at = self.loop.time()
         self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
@@ -86,6 +149,8 @@ class BoundedHeads(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
+        if isinstance(self.server_state, ServerState) and self.server_state.leaving:
+            self.leave()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says nothing
         """What the parser refuses, and what `_count` stopped, in the form of all refusals."""

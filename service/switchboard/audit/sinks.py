@@ -119,8 +119,9 @@ class QueuedSink:
             raise self._trouble.refusal()
         written = self._loop.create_future()
         self._waiting.append((record, written))
-        if self._step is None:
-            self._write_waiting()
+        if self._step is None and len(self._waiting) == 1:
+            # Not at once: others who come to their end in this turn of the event loop come along.
+            self._loop.call_soon(self._begin)
         await written
 
     def reopen(self) -> None:
@@ -153,6 +154,10 @@ class QueuedSink:
             return step.result()
         except Exception as defect:  # noqa: BLE001 - whatever it is, nothing was written for certain
             return Appended(self.link, error=OSError(EIO, f"a defect: {defect!r}"))
+
+    def _begin(self) -> None:
+        if self._step is None and self._waiting:
+            self._write_waiting()
 
     def _write_waiting(self) -> None:
         self._batch, self._waiting = self._waiting, []
