@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long prove-limits prove-audit prove-calls prove-start prove-image prove-chart chart chart-files lint fix lock clean
+.PHONY: help demo test test-long prove-rolling prove-limits prove-audit prove-calls prove-start prove-image prove-chart bench bench-guard load chart chart-files lint fix lock clean
 PYTHON := .venv/bin/python
 
 help: ## List the targets.
@@ -29,6 +29,10 @@ prove-calls: ## Measure how calls end, whatever is killed or off, and write docs
 	@scripts/setup test
 	@$(PYTHON) -m tests.prove.calls --full --write
 
+prove-rolling: ## Replace all pods of the chart behind nginx under load and write docs/proof/rolling.md; a minute.
+	@scripts/setup test
+	@$(PYTHON) -m tests.prove.rolling --write
+
 prove-start: ## Measure `make demo` in a fresh clone and write docs/proof/start.md; a minute.
 	@scripts/setup test
 	@$(PYTHON) -m tests.prove.start --write
@@ -40,6 +44,18 @@ prove-image: ## Build the image, run it, write docs/proof/image.md; as root, fiv
 prove-chart: ## Hold the chart against a real API server, write docs/proof/chart.md; a quarter of an hour at first.
 	@scripts/setup proof
 	@PATH="$$PWD/.venv/bin:$$PATH" $(PYTHON) -m tests.prove.chart --write
+
+bench: ## Measure how fast it is, beside others, and write docs/proof/bench.md; half an hour on a machine that does nothing else.
+	@scripts/setup bench
+	@$(PYTHON) -m tests.bench --write $(ARGS)
+
+bench-guard: ## Has our speed, to that of bare Starlette, fallen by more than 15 %? A few minutes.
+	@scripts/setup bench
+	@$(PYTHON) -m tests.bench --guard $(ARGS)
+
+load: ## Users as they behave, by Locust, against the service with the emulator; writes build/load.html. Two minutes.
+	@scripts/setup load
+	@$(PYTHON) -m tests.load $(ARGS)
 
 chart: ## Every test of the chart.
 	@scripts/setup test
@@ -63,4 +79,4 @@ lock: ## Write every lock anew: locks/*.txt and that of the npm packages (UPGRAD
 	@scripts/lock
 
 clean: ## Remove everything that was made here.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* build dist tests/e2e/clients/node_modules tests/helm/tools/node_modules
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* build dist tests/bench/express/node_modules tests/e2e/clients/node_modules tests/helm/tools/node_modules

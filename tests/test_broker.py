@@ -263,8 +263,9 @@ async def test_a_call_whose_answer_is_of_no_use_is_hung_up_and_on_record(world, 
     answer = await world.relay()
     assert answer.status_code in (502, 504)
     assert world.emulator.calls[0].state == "ended"
-    assert world.records[-1]["call_id"] == world.emulator.calls[0].id
-    assert world.records[-1]["provider_request_id"].startswith("req_")
+    assert told(world) == [("call.open", "error", answer.json()["code"]), ("call.end", "allowed", "admin")]
+    assert {one["call_id"] for one in world.records} == {world.emulator.calls[0].id}
+    assert world.records[0]["provider_request_id"].startswith("req_")
     assert world.emulator.calls[0].id not in answer.text
 
 
@@ -288,7 +289,8 @@ async def test_a_cancelled_request_leaves_no_call(world):
     with pytest.raises(asyncio.CancelledError):
         await relaying
     assert [one.state for one in world.emulator.calls] == ["ended"]
-    assert told(world) == [("call.open", "error", "cancelled")]
+    assert told(world) == [("call.open", "error", "cancelled"), ("call.end", "allowed", "owner")]
+    assert {one["call_id"] for one in world.records} == {world.emulator.calls[0].id}
 
 
 async def test_a_browser_that_leaves_leaves_no_call(world):

@@ -38,6 +38,7 @@ def serve_environment(**changes: str) -> dict[str, str]:
         "SWITCHBOARD_SIGNING_KEYS": "signing-key-of-the-tests-0123456789",
         "SWITCHBOARD_USER_KEY_SECRET": "user-key-secret-of-the-tests-0123456",
         "SWITCHBOARD_AUDIT_KEY": AUDIT_KEY,
+        "SWITCHBOARD_LAME_DUCK_SECONDS": "0",  # nobody is before it, and every test would wait for that
         "OPENAI_API_KEY": "sk-test-0123456789abcdefghijklmnop",
         "LEGACY_JWT_SECRET": LEGACY_SECRET,
         **changes,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from switchboard.errors import Refusal
 from switchboard.grants import Grants
 from switchboard.identity import Principal
 from switchboard.middleware import Cors, RequestContext
-from switchboard.providers import openai
+from switchboard.providers import breaker, openai
 from switchboard.tenants import Origins
 from tests.support import world as worlds
 from tests.support.contract import DOCUMENT, METHODS, OPERATIONS, check, mistakes, refusals, resolved
@@ -347,7 +348,7 @@ async def _(ask, operation, patch):
 
 @refused("provider_refused", *BUSY)
 async def _(ask, operation, patch):
-    return await _with_faults(ask, operation, status=401)
+    return await _with_faults(ask, operation, status=400)
 
 
 @refused("provider_unavailable", *BUSY)
@@ -378,6 +379,17 @@ async def _(ask, operation, patch):
     ask.world.sink.failing = True
     answer = await ask(operation)
     ask.world.sink.failing = False
+    return answer
+
+
+@refused("draining", *KNOWING)
+async def _(ask, operation, patch):
+    ask.call_path = "/sdp/rtc_any"
+    patch.setattr(ask.world.service.readiness, "refuses", True)
+    answer = await ask(operation)
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers.get("x-should-retry") == ("true" if operation in OFFERING else None)
     return answer
 
 
@@ -415,6 +427,7 @@ def _form(offer, session):
 @pytest.mark.parametrize("code", REFUSED)
 async def test_a_refusal_is_as_described(code, monkeypatch):
     operations, scenario, settings = REFUSED[code]
+    monkeypatch.setattr(breaker, "SPAN_SECONDS", math.inf)  # else the provider would soon be taken to be down
     async with _asking(**settings) as ask:
         for operation in operations:
             ask.call_path = ""

@@ -24,7 +24,7 @@ LAYERS = [
     {"providers", "ledger", "audit", "grants"},
     {"tenants"},
     {"presets", "sdp", "ratelimit"},
-    {"identity"},
+    {"identity", "waiting"},
     {"reports", "errors", "sessions", "data", "clientaddress", "calls", "clock"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -80,7 +80,7 @@ def test_only_the_top_reads_settings():
 
 BUSINESS = {
     "broker", "operators", "leash", "clock", "admission", "grants", "presets", "tenants", "calls", "ledger", "identity",
-    "sdp", "providers",
+    "sdp", "providers", "waiting",
 }  # fmt: skip
 
 

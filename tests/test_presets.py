@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 
 from switchboard.errors import InvalidRequest, OverrideNotAllowed, PresetNotAllowed
@@ -134,6 +136,18 @@ def test_bounds_of_a_callers_session():
         nested = {"a": nested}
     with pytest.raises(InvalidRequest, match="nested deeper"):
         preset(extra="ignore").session_for({}, nested)
+
+
+def test_many_values_below_a_long_name_cost_no_memory():
+    """64 KB of JSON: as paths, written out, they would be 128 MB."""
+    wanted = {"x" * 32_000: {str(number): 0 for number in range(4_000)}}
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match="more than 64"):
+            preset().session_for({}, wanted)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_extra_may_be_ignored_but_not_a_wrong_value():

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import httpx
@@ -148,6 +149,14 @@ async def two(first: dict[str, Any], second: dict[str, Any]) -> AsyncIterator[tu
         yield one, other
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Replicas that wait for Redis as long as a busy machine needs; what is shared does not depend on it."""
+    monkeypatch.setattr("switchboard.app.ledgers.RedisLedger", partial(RedisLedger, wait=SECONDS))
+    monkeypatch.setattr("switchboard.ledger.connection.SOCKET_SECONDS", SECONDS)
+    monkeypatch.setattr("switchboard.ledger.resilient.LANE_SECONDS", SECONDS)
+
+
 # What is shared: a row of the table each
 
 
@@ -272,6 +281,7 @@ def test_the_page_tells_of_every_experiment():
     assert [cell.strip() for cell in head.strip("|").split("|")][1:] == list(TOPOLOGIES)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 async def test_what_is_shared_is_what_the_page_says(topology, tmp_path):
     column = 1 + list(TOPOLOGIES).index(topology)
@@ -283,6 +293,7 @@ async def test_what_is_shared_is_what_the_page_says(topology, tmp_path):
     assert found == {cells[0]: cells[column] for cells in rows(PAGE, "what")}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_regions_with_signing_keys_of_their_own_do_not_take_each_others_grants(redis):
     other_keys = {"signing_keys": LEAKS.plant("signing key", "signing-key-of-another-region-0123456")}
     users = Users()
@@ -426,6 +437,7 @@ async def costs(caller: Caller, monitor: Monitor) -> dict[str, Cost]:
     return {what: await monitor.cost(step()) for what, step in steps.items()}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_what_requests_cost_is_what_the_page_says(redis):
     async with a_provider() as provider, a_replica(provider, provider, redis_url=redis.url) as replica:
         caller = Caller(replica, Users())
@@ -437,14 +449,16 @@ async def test_what_requests_cost_is_what_the_page_says(redis):
 
 
 @pytest.mark.timing
+@pytest.mark.usefixtures("patient")
 async def test_a_replica_by_itself_asks_as_often_as_the_page_says(redis):
     async with a_provider() as provider, a_replica(provider, provider, redis_url=redis.url):
-        connections = len(redis.do("CLIENT", "LIST").splitlines()) - 1  # without the one that asks
         redis.do("CONFIG", "RESETSTAT")
         await asyncio.sleep(3)
+        connections = len(redis.do("CLIENT", "LIST").splitlines()) - 1  # without the one that asks
         asked = int(redis.do("INFO", "commandstats")["cmdstat_evalsha"]["calls"]) / 3
     ((told_connections, told_asked),) = [cells[1:] for cells in rows(PAGE, "one process") if cells[0] == "by itself"]
-    assert connections == int(told_connections)
+    fewest, most = map(int, told_connections.split(" to "))
+    assert fewest <= connections <= most
     assert 0.8 * int(told_asked) <= asked <= 1.1 * int(told_asked)
 
 
@@ -497,6 +511,7 @@ def test_how_a_cluster_shares_the_load():
 # Residency
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_tenants_calls_go_to_its_own_provider():
     users = Users()
     async with a_provider() as near, a_provider() as far, a_replica(near, far) as replica:

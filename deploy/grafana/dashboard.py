@@ -276,7 +276,7 @@ PROVIDER = Row(
         ),
         Panel(
             "Told to wait (429)",
-            "Share of offers and mints that met the provider's own rate limit, or the end of the account's budget.",
+            "Share of offers and mints that met the provider's own rate limit, or the end of a key's budget.",
             [
                 Query(
                     share(
@@ -290,8 +290,34 @@ PROVIDER = Row(
         ),
         Panel(
             "What callers were told",
-            "Decisions that failed at the provider. provider_refused: a revoked key, or a preset it does not take.",
+            "Decisions that failed at the provider. provider_refused: a preset that it does not take.",
             [Query(decisions('reason=~"provider_.*"', "tenant, reason"), "{{tenant}} {{reason}}")],
+            unit="reqps", stacked=True,
+        ),
+        Panel(
+            "Taken to be down",
+            "Processes that refuse callers at once, because the provider does not answer. One request at a time looks.",
+            [Query(f"sum by (provider) (switchboard_provider_breaker_open{{{HERE}}})", "{{provider}}")],
+            steps=[(1, RED)],
+        ),
+        Panel(
+            "Keys set aside",
+            "1: some process has a key, by its reference, that the provider refused. Others are used meanwhile.",
+            [
+                Query(
+                    f"max by (provider, key) (switchboard_provider_key_set_aside{{{HERE}}})", "{{provider}} {{key}}"
+                )
+            ],
+            highest=1, steps=[(1, RED)],
+        ),
+        Panel(
+            "Tried again",
+            "Requests sent once more, by what came before. An offer is, only if it cannot have arrived.",
+            [
+                Query(
+                    total("switchboard_provider_retries_total", HERE, "operation, reason"), "{{operation}} {{reason}}"
+                )
+            ],
             unit="reqps", stacked=True,
         ),
     ],
@@ -436,6 +462,18 @@ DEGRADED = Row(
             "Lines that were not written, because whoever reads the log stands still. The audit loses none.",
             [Query(per_minute(total("switchboard_log_lines_dropped_total", by="instance")), "{{instance}}")],
             unit="cpm", stacked=True,
+        ),
+        Panel(
+            "Age of the configuration",
+            "Since the files on disk were last those in use. It grows while they are broken: see the log and /readyz.",
+            [Query(f"time() - switchboard_config_last_good_timestamp_seconds{{{HERE}}}", "{{instance}}")],
+            unit="s", steps=[(60, RED)],
+        ),
+        Panel(
+            "Readings of the configuration",
+            "Changed files that were read: used as a whole, or not at all because something about them is broken.",
+            [Query(per_minute(total("switchboard_config_reload_total", by="outcome")), "{{outcome}}")],
+            unit="cpm", stacked=True, colours={"ok": GREEN, "failed": RED},
         ),
         Panel(
             "Workers started again",

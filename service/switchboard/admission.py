@@ -2,11 +2,14 @@
 goes into the event, so that a denial's record says as much as could be known.
 """
 
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from switchboard.audit import Caller, Event
+from switchboard.calls import MAX_SECONDS
 from switchboard.errors import (
     InvalidRequest,
     InvalidToken,
@@ -21,6 +24,9 @@ from switchboard.presets import Preset, Session, Tailored
 from switchboard.providers import Provider
 from switchboard.tenants import Origins, Tenant
 
+FORMER_SECONDS = MAX_SECONDS + 300.0  # the longest call, opened by a request in flight, and tries to end it
+MOST_FORMER = 64  # providers that were changed within that time: an HTTP address and some keys each
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -34,10 +40,49 @@ class Policy:
 
 
 class Policies:
-    """Holds today's policy; a reload replaces it in one step."""
+    """Holds today's policy, which a reload replaces in one step, and what still has to end calls of earlier ones.
 
-    def __init__(self, policy: Policy) -> None:
+    Args:
+        policy: the first one.
+        clock: seconds, never set back.
+    """
+
+    def __init__(self, policy: Policy, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.current = policy
+        self._clock = clock
+        self._former: deque[_Former] = deque(maxlen=MOST_FORMER)
+
+    def replace(self, policy: Policy) -> None:
+        """Hold requests against another policy from now on; those in flight go on under the one they began with."""
+        self._forget()
+        for name, provider in self.current.providers.items():
+            if policy.providers.get(name) is not provider:
+                self._former.appendleft(_Former(name, provider, self._clock() + FORMER_SECONDS))
+        self.current = policy
+
+    def provider_of(self, name: str, key_name: str) -> Provider | None:
+        """Who can end a call: today's provider of this name if it has the key that opened the call, else an earlier
+        one that had it. None: the provider is in no policy that this process knows.
+        """
+        today = self.current.providers.get(name)
+        if today is not None and today.has_key(key_name):
+            return today
+        self._forget()
+        former = [one.provider for one in self._former if one.name == name]
+        return next((one for one in former if one.has_key(key_name)), today or next(iter(former), None))
+
+    def _forget(self) -> None:
+        while self._former and self._former[-1].until < self._clock():
+            self._former.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Former:
+    """A provider that a reload took away or changed, and until when one of its calls may be open."""
+
+    name: str
+    provider: Provider
+    until: float
 
 
 class KillSwitch:

@@ -34,6 +34,7 @@ from switchboard.providers import Opened
 from switchboard.ratelimit import UNLIMITED, Standing
 from switchboard.reports import Report
 from switchboard.sdp import check_offer
+from switchboard.waiting import while_awaited
 
 MIN_TTL = 10  # seconds; the provider mints nothing shorter
 CLOCK_MARGIN = 120  # seconds that a used grant is remembered beyond its end, for replicas whose clocks are behind
@@ -52,6 +53,8 @@ class Wish:
     preset: str | None = None
     session: Session = field(default_factory=dict)
     seconds: int | None = None
+    caller_gone: Callable[[], Awaitable[bool]] = field(default=_never)
+    """Whether the caller has gone away meanwhile: nobody would use the secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +127,23 @@ class Broker:
 
         Raises:
             Refusal: why not; it is on record.
+            CallerGone: nobody waits for it any longer, so the provider was not waited for either; it is on record.
         """
         policy = self._policies.current
         async with self._audit.record("token.mint", caller) as event:
             admitted = await self._admission.admit(
                 policy, caller, event, preset_name=wish.preset, wanted=wish.session, by_grant="no"
             )
+            if admitted.preset.delivery == "direct":
+                admitted.provider.check_available()
             standing = (await self._reserve(event, caller, self._reservation(admitted))).standing
             seconds = max(MIN_TTL, min(admitted.preset.token_ttl, wish.seconds or admitted.preset.token_ttl))
             with standing.shown():
                 if admitted.preset.delivery == "relay":
                     credential = self._grant(admitted, caller.origin, wish.session, seconds)
                 else:
-                    credential = await self._client_secret(admitted, event, caller, seconds)
+                    async with while_awaited(wish.caller_gone):
+                        credential = await self._client_secret(admitted, event, caller, seconds)
             event.credential_sha256 = hashlib.sha256(credential.value.encode()).hexdigest()
             event.expires_at = credential.expires_at
         return replace(credential, standing=standing)
@@ -154,12 +161,13 @@ class Broker:
             )
             _check_relayable(admitted.tailored.session)
             check_offer(offer.sdp)
+            admitted.provider.check_available()  # before an earlier call has to make room
             reservation = self._reservation(admitted, offer.sdp)
             reserved = await self._reserve(event, caller, reservation)
             with reserved.standing.shown():
-                opened = await self._open(admitted, reservation, offer, caller.request_id)
+                opened = await self._open(admitted, reservation, offer, event, caller)
                 event.call_id, event.provider_request_id = opened.call_id, opened.provider_request_id
-                opening = _opening(admitted, opened)
+                opening = _opening(admitted, opened.call_id, opened.key_name)
                 event.undo = partial(self._abandon, event, caller, self._unbound(reservation, opening), reservation)
                 call = await self._ledger.bind(reservation, opening, reserved.call_seconds)
                 event.undo = partial(self._abandon, event, caller, call, None)
@@ -250,28 +258,30 @@ class Broker:
         event.provider_request_id = minted.provider_request_id
         return Credential(minted.value, minted.expires_at, excerpt(minted.session), admitted.provider.calls_url)
 
-    async def _open(self, admitted: Admitted, reservation: Reservation, offer: Offer, request_id: str) -> Opened:
+    async def _open(
+        self, admitted: Admitted, reservation: Reservation, offer: Offer, event: Event, caller: Caller
+    ) -> Opened:
         opening = asyncio.ensure_future(
             admitted.provider.open_call(
                 offer.sdp,
                 admitted.tailored.session,
                 safety_identifier=admitted.caller.user_key,
                 dcid=offer.dcid,
-                request_id=request_id,
+                request_id=caller.request_id,
             )
         )
         try:
             return await asyncio.shield(opening)
-        except asyncio.CancelledError:
+        except BaseException:
             # An offer that was sent is finished (its time is bounded), so that its call can be hung up.
-            with contextlib.suppress(Refusal):
-                opened = await opening
-                call = self._unbound(reservation, _opening(admitted, opened))
-                await self._leash.hang_up(call, "owner", request_id=request_id)
-            await self._ledger.release(reservation, untried=False)
-            raise
-        except Refusal as refusal:
-            await self._ledger.release(reservation, untried=refusal.untried)
+            await _finished(opening)
+            left_behind, untried = _outcome(admitted, opening)
+            if left_behind is None:
+                await self._ledger.release(reservation, untried=untried)
+            else:
+                event.call_id = left_behind.id
+                call = self._unbound(reservation, left_behind)
+                event.undo = partial(self._abandon, event, caller, call, reservation)
             raise
 
     def _reservation(self, admitted: Admitted, offer: bytes | None = None) -> Reservation:
@@ -365,22 +375,41 @@ class Broker:
 
     async def _abandon(self, event: Event, caller: Caller, call: Call, held: Reservation | None) -> None:
         """Nobody will hear of this call. Where it cannot be ended or recorded now, a sweeper will."""
-        by = call.ending or ("owner" if event.reason == CallerGone.code else "admin")
+        by = call.ending or ("owner" if event.reason in (CallerGone.code, "cancelled") else "admin")
         with contextlib.suppress(ProviderError, AuditUnavailable):
             await self._leash.finish(call, by, caller)
         if held is not None:
             await self._ledger.release(held, untried=False)
 
 
-def _opening(admitted: Admitted, opened: Opened) -> Opening:
+def _opening(admitted: Admitted, call_id: str, key_name: str) -> Opening:
     caller = admitted.caller
     return Opening(
-        id=opened.call_id,
+        id=call_id,
         issuer=caller.principal.issuer,
         preset=admitted.preset.name,
         provider=caller.tenant.provider,
-        key_name=opened.key_name,
+        key_name=key_name,
     )
+
+
+async def _finished(opening: asyncio.Future[Opened]) -> None:
+    """Wait for it, however often this request is cancelled meanwhile."""
+    while not opening.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([opening])
+
+
+def _outcome(admitted: Admitted, opening: asyncio.Future[Opened]) -> tuple[Opening | None, bool]:
+    """The call that came of an offer that nobody will hear of; and whether the provider certainly did nothing."""
+    if opening.cancelled():  # by who closes the event loop
+        return None, False
+    error = opening.exception()
+    if error is None:
+        return _opening(admitted, opening.result().call_id, opening.result().key_name), False
+    if isinstance(error, ProviderError) and error.call_id is not None and error.key_name is not None:
+        return _opening(admitted, error.call_id, error.key_name), False
+    return None, isinstance(error, Refusal) and error.untried
 
 
 def _too_many(full: Full) -> TooManyCalls:

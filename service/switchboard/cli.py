@@ -1,6 +1,7 @@
 """The command line: reads settings and files, starts what `app` builds, decides nothing."""
 
 import asyncio
+import gc
 import os
 import re
 import shlex
@@ -11,14 +12,19 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 import click
 import orjson
 
 from switchboard import __version__
+from switchboard.probe.steps import STEPS
 
 if TYPE_CHECKING:
     from switchboard.audit.anchors import Anchor
+    from switchboard.probe.credentials import Credentials
+
+PROBE_VARIABLES = "SWITCHBOARD_PROBE"
 
 CONFIG_ARGUMENT = click.Path(path_type=Path, exists=True, readable=True)
 FILE = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False)
@@ -54,9 +60,17 @@ def for_operators(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _http_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
-    if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+    if url is not None and not (re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url) and _has_host_and_port(url)):
         raise click.BadParameter("write it like http://127.0.0.1:9090")
     return url
+
+
+def _has_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port that there is not
+        return False
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -117,13 +131,7 @@ def issue(tenant: str, subject: str, claims: tuple[str, ...], seconds: int) -> N
     """Print a JWT from the dev issuer, which only `switchboard dev` on this machine accepts."""
     from switchboard.dev.issuer import DevIssuer, state_folder
 
-    pairs = {}
-    for claim in claims:
-        name, equals, value = claim.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{claim!r} is not of the form NAME=VALUE", param_hint="--claim")
-        pairs[name] = value
-    click.echo(DevIssuer(state_folder(os.environ)).issue(tenant, subject, pairs, seconds)[0])
+    click.echo(DevIssuer(state_folder(os.environ)).issue(tenant, subject, _pairs(claims), seconds)[0])
 
 
 @main.command()
@@ -149,9 +157,8 @@ def emulate(host: str, port: int, keys: tuple[str, ...], no_media: bool) -> None
         async with app.router.lifespan_context(app):
             await server.serve(
                 [server.Listener(app, listening)],
-                drain_seconds=1,
+                server.Stopping(drain_seconds=1),
                 on_ready=lambda: click.echo(f"base URL: http://{host}:{server.port_of(listening)}/v1"),
-                on_drain=lambda: None,
             )
 
     _run(run())
@@ -194,7 +201,9 @@ def serve(workers: int | None, post: str | None) -> None:
     """
     from switchboard import serving
     from switchboard.config import report
-    from switchboard.config.reading import read
+    from switchboard.config.loading import Mistaken, Source
+    from switchboard.config.reading import Checked
+    from switchboard.config.secrets import SecretMissing, Secrets
 
     settings = _settings()
     if workers is not None:
@@ -203,16 +212,25 @@ def serve(workers: int | None, post: str | None) -> None:
     if settings.audit == "stdout" and sys.stdout is None:
         _give_up("SWITCHBOARD_AUDIT: stdout: it is closed")  # its number would soon be another file's
     _log_to_stderr(settings.log_level, serving.part_of(settings.workers, worker))
-    checked = read(settings.config, today=datetime.now(UTC).date())
-    if checked.config is None:
+    source = Source(settings.config, Secrets(os.environ))
+    try:
+        # Nothing of it will be garbage: looking for some would take most of the time, and again and again later.
+        gc.disable()
+        loaded = source.load()
+        gc.freeze()
+        gc.enable()
+    except Mistaken as error:
+        checked = Checked(None, tuple(error.mistakes))
         click.echo(report.as_text(checked, str(settings.config), environ=os.environ), err=True, nl=False)
         sys.exit(1)
+    except SecretMissing as error:
+        _give_up(str(error))
     if worker is not None:
-        _run(serving.serve_as_worker(settings, checked.config, worker))
+        _run(serving.serve_as_worker(settings, loaded, source, worker))
     elif settings.workers > 1:
-        _run(serving.serve_as_parent(settings, checked.config))
+        _run(serving.serve_as_parent(settings, loaded, source))
     else:
-        _run(serving.serve_alone(settings, checked.config))
+        _run(serving.serve_alone(settings, loaded, source))
 
 
 @main.command()
@@ -281,6 +299,82 @@ def resume(tenant: str, url: str | None, *, in_json: bool) -> None:
 
     state = _ask_service(url, "POST", "tenants", tenant, "resume")
     click.echo(_json(state) if in_json else telling.resumed_text(state, _where(url)))
+
+
+@main.command(context_settings={"auto_envvar_prefix": PROBE_VARIABLES})
+@click.option("--url", required=True, callback=_http_url, metavar="URL", help="Where the service's public port is.")
+@click.option("--call", is_flag=True, help="Open a real call, and hang it up; the provider charges for it.")
+@click.option("--preset", help="Ask for this preset (default: the tenant's own).")
+@click.option("--origin", metavar="ORIGIN", help="Be a page of this origin, like https://app.example.com.")
+@click.option("--token-file", type=FILE, help="A file with a user's JWT (or $SWITCHBOARD_PROBE_TOKEN).")
+@click.option(
+    "--other-token-file", type=FILE, help="Another user's, of the same tenant (or $SWITCHBOARD_PROBE_OTHER_TOKEN)."
+)
+@click.option(
+    "--signing-key-file",
+    type=FILE,
+    help="Instead: a private key in PEM, or the secret of HS256, of an issuer in the policy"
+    " (or $SWITCHBOARD_PROBE_SIGNING_KEY).",
+)
+@click.option("--issuer", help="With a signing key: the claim `iss`.")
+@click.option("--audience", default="switchboard", show_default=True, help="With a signing key: the claim `aud`.")
+@click.option("--subject", default="switchboard-probe", show_default=True, help="With a signing key: the claim `sub`.")
+@click.option("--claim", multiple=True, metavar="NAME=VALUE", help="With a signing key: a further one; again for more.")
+@click.option("--key-id", help="With a signing key: the header `kid`, if the issuer has a key set.")
+@click.option("--anonymous", is_flag=True, help="Be nobody: try only what needs no user.")
+@click.option(
+    "--skip", multiple=True, type=click.Choice(STEPS), metavar="STEP", help="Do not try this; again for more."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(1, 120), default=20.0, show_default=True, help="Seconds for each step."
+)
+@click.option(
+    "--deadline", type=click.FloatRange(1, 600), default=60.0, show_default=True, help="Seconds for all steps."
+)
+@click.option("--json", "in_json", is_flag=True, help="For machines.")
+@click.option("--prometheus", is_flag=True, help="As metrics, for a textfile collector or a Pushgateway.")
+def probe(url: str, **options: Any) -> None:
+    """Ask a service as a user would, and as nobody may, by the way that callers take.
+
+    Tries that what must be refused is refused, for the right reason; that a user gets a token; with --call, that a call
+    opens and ends. What cannot be tried with what was given is `skipped`, and says what it needs. docs/operations.md
+    has the steps. No credential is an argument, which `ps` would show, and none is printed. Each option may come from
+    the environment, --url from $SWITCHBOARD_PROBE_URL.
+
+    Exit codes: 0 all that was tried passed; 1 something did not; 2 wrong use; 3 the service was not reached.
+
+    \b
+    Examples:
+      switchboard probe --url https://voice.example.com --token-file user.jwt
+      switchboard probe --url https://voice.example.com --call --signing-key-file probe.pem \\
+        --issuer https://probe.example.com --claim org_id=acme
+    """  # noqa: D301 - click takes the backspace as "leave these lines as they are"
+    from switchboard.probe import run, telling
+    from switchboard.probe.steps import Plan
+
+    if options["in_json"] and options["prometheus"]:
+        raise click.UsageError("choose one of --json and --prometheus")
+    plan = Plan(
+        call=options["call"],
+        preset=options["preset"],
+        origin=options["origin"],
+        skip=options["skip"],
+        step_seconds=options["timeout"],
+        run_seconds=options["deadline"],
+    )
+    try:
+        report = run.probe(url, _probing(options), plan)
+    except run.Interrupted as interrupted:
+        ended = "what it opened has been hung up"
+        _give_up(
+            f"interrupted; {telling.left_open_text(interrupted.left_open) if interrupted.left_open else ended}",
+            128 + interrupted.number,
+        )
+    if options["prometheus"]:
+        click.echo(telling.as_prometheus(report), nl=False)
+    else:
+        click.echo(_json(telling.as_json(report)) if options["in_json"] else telling.as_text(report))
+    sys.exit(report.exit_code)
 
 
 @main.group()
@@ -386,6 +480,64 @@ def user_key(issuer: str, tenant: str, subject: str) -> None:
     click.echo(keys.of(Principal(issuer=issuer, subject=subject, tenant=tenant, claims={})))
 
 
+def _probing(options: dict[str, Any]) -> "Credentials":
+    """Whom the probe is, by its options and the environment.
+
+    Raises:
+        UsageError: nobody, or two, or what cannot be used.
+    """
+    from switchboard.probe.credentials import NoCredentials, OwnIssuer, ReadyTokens, SigningKey, UnusableCredential
+
+    token, other, key = (_probing_secret(options, name) for name in ("token", "other_token", "signing_key"))
+    if sum((token is not None, key is not None, options["anonymous"])) != 1:
+        raise click.UsageError(
+            "who is asking? Give one of --token-file, --signing-key-file (with --issuer) and --anonymous."
+        )
+    try:
+        if token is not None:
+            return ReadyTokens(token, other)
+        if key is None:
+            return NoCredentials()
+        if options["issuer"] is None:
+            raise click.UsageError("a signing key needs --issuer: the claim `iss`, as the policy has it.")
+        claims = _pairs(options["claim"])
+        return OwnIssuer(
+            issuer=options["issuer"],
+            audience=options["audience"],
+            subject=options["subject"],
+            claims=claims,
+            key=SigningKey.read(key.encode()),
+            key_id=options["key_id"],
+        )
+    except UnusableCredential as error:
+        raise click.UsageError(f"{error}.") from None
+
+
+def _probing_secret(options: dict[str, Any], name: str) -> str | None:
+    """From the variable itself, which wins, or from its file."""
+    given = os.environ.get(f"{PROBE_VARIABLES}_{name.upper()}", "").strip()
+    file = options[f"{name}_file"]
+    if given or file is None:
+        return given or None
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{file} cannot be read: {error}") from None
+    if not text:
+        raise click.UsageError(f"{file} is empty.")
+    return str(text)
+
+
+def _pairs(claims: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for claim in claims:
+        name, equals, value = claim.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{claim!r} is not of the form NAME=VALUE", param_hint="--claim")
+        pairs[name] = value
+    return pairs
+
+
 def _audit_keys(files: Sequence[Path]) -> list[bytes]:
     """The keys of chains, at least one."""
     if files:
@@ -487,9 +639,9 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         _give_up(str(error))
 
 
-def _give_up(reason: str) -> NoReturn:
+def _give_up(reason: str, exit_code: int = 1) -> NoReturn:
     click.echo(click.style("switchboard: ", fg="red", bold=True) + reason, err=True)
-    sys.exit(1)
+    sys.exit(exit_code)
 
 
 def _log_to_stderr(level: str, part: str = "") -> None:

@@ -7,6 +7,7 @@ and whatever stands left of it is what that client claims.
 
 import re
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol, TypeAlias
 
@@ -19,6 +20,7 @@ UNKNOWN = "unknown"
 MAX_HOPS = 32  # no chain of real proxies is half as long
 MAX_HEADER = 4096  # characters: 32 hops of the longest form
 MAX_NODE = 64  # an IPv6 address with brackets and port holds 55
+KNOWN = 4096  # texts that are remembered with what they mean: each request needs its own several times
 
 # Subscribers get a /64 (RFC 6177) and can use each address of it.
 COUNTED_PREFIX = 64
@@ -68,6 +70,7 @@ class ClientAddress:
         return address is not None and address.is_private and not within(address, self._trusted)
 
 
+@lru_cache(KNOWN)
 def counted_as(address: str) -> str:
     """What shares one count with the address: its /64 if it is IPv6, itself otherwise."""
     found = parsed(address)
@@ -84,6 +87,7 @@ def network_of(address: str) -> str:
     return str(ip_network((int(found), 24 if isinstance(found, IPv4Address) else 48), strict=False))
 
 
+@lru_cache(KNOWN)
 def parsed(text: str) -> Address | None:
     """An address with or without brackets and port, in its one plain form; None if it is not one."""
     text = text.strip()

@@ -10,7 +10,7 @@ Refusal
 ├── UnknownPreset · CallNotFound · NotFound · MethodNotAllowed · RequestTimeout
 ├── PayloadTooLarge · HeadersTooLarge · UnsupportedMediaType · RateLimited · TooManyCalls
 ├── ProviderError     ProviderRefused · ProviderUnavailable · ProviderTimeout · ProviderBusy
-└── Degraded · AuditUnavailable · InternalError
+└── Degraded · AuditUnavailable · Draining · InternalError
 """
 
 from collections.abc import Mapping, Sequence
@@ -277,7 +277,13 @@ class ProviderError(Refusal):
     openai_type = "api_error"
     provider_request_id: str | None = None
     call_id: str | None = None
-    """A call that came of the request although its answer was of no use; it has been hung up."""
+    """A call that came of the request although its answer was of no use: it has to be hung up."""
+    key_name: str | None = None
+    """The key that opened that call, by its name."""
+    again_after: float | None = None
+    """Seconds after which the same request may be sent once more, because that does no harm; None: not at all."""
+    cause: str = ""
+    """What came instead of an answer, as metrics word it: a status, or `timeout`, `unreachable`, `broken`."""
 
 
 class ProviderRefused(ProviderError):
@@ -308,7 +314,7 @@ class ProviderTimeout(ProviderError):
 
 
 class ProviderBusy(ProviderError):
-    """503: the provider's own rate limit."""
+    """503: the provider's own rate limit; or it is down, and is not asked for a moment."""
 
     status = 503
     code = "provider_busy"
@@ -334,6 +340,16 @@ class AuditUnavailable(Refusal):
     title = "The decision could not be recorded"
     openai_type = "api_error"
     default_detail = "Nothing was handed out, because it could not be put on record; try again in a moment."
+
+
+class Draining(Refusal):
+    """503: this process is about to end. Nothing was begun, so another one may be asked the same at once."""
+
+    status = 503
+    code = "draining"
+    title = "This process takes no new work"
+    openai_type = "api_error"
+    default_detail = "This process is shutting down for an update; try again, and another one will answer."
 
 
 class InternalError(Refusal):
@@ -375,6 +391,8 @@ def problem_headers(refusal: Refusal) -> dict[str, str]:
         headers.update(refusal.standing.headers())
     if refusal.retry_after is not None:
         headers["retry-after"] = str(refusal.retry_after)
+    if isinstance(refusal, Draining):
+        headers["connection"] = "close"  # the next try is to find another process (RFC 9112, section 9.6)
     if isinstance(refusal, MissingToken):
         headers["www-authenticate"] = 'Bearer realm="switchboard"'
     elif isinstance(refusal, Unauthorized):

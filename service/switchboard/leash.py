@@ -27,7 +27,7 @@ class Leash:
     """Ends calls. Collaborators are injected.
 
     Args:
-        policies: today's providers, and whom the policy suspends.
+        policies: today's providers and those of calls that are still open, and whom the policy suspends.
         ledger: the register.
         audit: where ends are recorded.
         clock: is set by the register's.
@@ -83,7 +83,7 @@ class Leash:
         Raises:
             ProviderError: the provider could not be told within so many seconds; a sweeper will try again.
         """
-        provider = self._policies.current.providers.get(call.provider)
+        provider = self._policies.provider_of(call.provider, call.key_name)
         try:
             if provider is None:
                 raise ProviderUnavailable

@@ -3,15 +3,17 @@
 import re
 import secrets
 import time
-from collections.abc import Callable
+from asyncio import CancelledError
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from switchboard.clientaddress import ClientAddress
-from switchboard.errors import InternalError, OriginNotAllowed, Refusal, encode_problem, problem_headers
+from switchboard.errors import Draining, InternalError, OriginNotAllowed, Refusal, encode_problem, problem_headers
 from switchboard.tenants import Origins
 
 # WHIP clients ask by OPTIONS what there is, and some try a PATCH, with the session's tag in one of two headers. Their
@@ -26,6 +28,10 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 ObserveHttp = Callable[[str, str, int, float, str], None]
 """Hears of each answer: the route's template, method, status, seconds, and the request's id."""
+
+CUT_OFF = "This process ended before it could finish this; nothing of it was handed out. Try again."
+
+UNREPEATED = {"x-should-retry": "false"}  # it may have begun, and SDKs would repeat an offer by themselves
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -57,7 +63,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        given = _first(scope, b"x-request-id") or ""
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         scope["request_id"] = request_id
         clear_contextvars()
@@ -69,11 +75,16 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
+        except CancelledError:
+            # At the end of the time that work has when this process ends.
+            if status == 0:
+                await send_refusal(Draining(CUT_OFF, retry_after=1), request_id, send_with_id, more=UNREPEATED)
+            raise
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the operator a log line
             _log.exception("unhandled error", route=route_of(scope))
             if status == 0:
@@ -132,20 +143,20 @@ class Cors:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        origin = headers.get("origin")
+        origin = _first(scope, b"origin")
         allowed = origin is not None and self._origins().allow(origin)
 
         async def send_with_cors(message: Message) -> None:
             if message["type"] == "http.response.start":
-                answer = MutableHeaders(scope=message)
-                answer.add_vary_header("Origin")
+                headers = [*message.get("headers", ()), (b"vary", b"Origin")]
                 if allowed and not scope.get("origin_refused"):
-                    answer["access-control-allow-origin"] = origin or ""
-                    answer["access-control-expose-headers"] = EXPOSED_HEADERS
+                    headers.append((b"access-control-allow-origin", (origin or "").encode("latin-1")))
+                    headers.append((b"access-control-expose-headers", EXPOSED_HEADERS.encode()))
+                message["headers"] = headers
             await send(message)
 
-        if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
+        asks_first = scope["method"] == "OPTIONS" and origin is not None
+        if asks_first and _first(scope, b"access-control-request-method") is not None:
             await _preflight(scope, send_with_cors, allowed=allowed)
             return
         await self._app(scope, receive, send_with_cors)
@@ -165,16 +176,23 @@ async def _preflight(scope: Scope, send: Send, *, allowed: bool) -> None:
     await _send(200, headers, b"", send)
 
 
-async def send_refusal(refusal: Refusal, request_id: str, send: Send) -> None:
-    """A refusal as an ASGI answer, for where no endpoint is involved."""
+async def send_refusal(
+    refusal: Refusal, request_id: str, send: Send, *, more: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """A refusal as an ASGI answer, for where no endpoint is involved; with more headers."""
     body = encode_problem(refusal, request_id)
-    await _send(refusal.status, {**problem_headers(refusal), "content-length": str(len(body))}, body, send)
+    await _send(refusal.status, {**problem_headers(refusal), **more, "content-length": str(len(body))}, body, send)
 
 
 async def _send(status: int, headers: dict[str, str], body: bytes, send: Send) -> None:
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
+
+
+def _first(scope: Scope, name: bytes) -> str | None:
+    """A header's first line. `Headers` would decode all of them, for each wrapper anew."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
 def method_of(scope: Scope) -> str:

@@ -28,7 +28,7 @@ from switchboard.tenants import is_tenant_name
 
 AWAY = (
     "The register that all replicas share (Redis) does not answer, so nothing can be looked up or stored there;"
-    " /readyz says why. To stop a tenant without it, write `suspended: true` in the policy and restart."
+    " /readyz says why. To stop a tenant without it, write `suspended: true` in the policy."
 )
 UNCONFIRMED = (
     "The provider did not confirm that the call is over. The service goes on trying until it does; the call shows"
@@ -39,8 +39,8 @@ UNRECORDED = (
     " look at GET /admin/calls, and ask again, so that it is on record."
 )
 BY_POLICY = (
-    "This tenant is suspended by the policy, which is not changed at run time: take `suspended: true` out of it and"
-    " restart. If an operator has suspended it as well, resume it then."
+    "This tenant is suspended by the policy, which is not changed at run time: take `suspended: true` out of it. If"
+    " an operator has suspended it as well, resume it then."
 )
 
 

@@ -179,9 +179,9 @@ def _claim_text(claims: Mapping[str, Any], slot: re.Match[str]) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return slot.group(2) or ""
     # A claim is somebody's input: without control characters and line ends it cannot pose as further instructions.
-    text = "".join(
-        " " if unicodedata.category(char)[0] in "CZ" else char for char in str(value)[: 4 * MAX_CLAIM_LENGTH]
-    )
+    text = str(value)[: 4 * MAX_CLAIM_LENGTH]
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text)
     return " ".join(text.split())[:MAX_CLAIM_LENGTH] or slot.group(2) or ""
 
 
@@ -193,12 +193,17 @@ def _leaves(wanted: Session, rules: Mapping[str, Rule]) -> Iterator[tuple[str, A
         if isinstance(value, Mapping) and value and path not in rules:
             if path.count(".") >= MAX_DEPTH:
                 raise InvalidRequest(f"`session` is nested deeper than {MAX_DEPTH} levels.", param="session")
+            # Each of them holds one value at least; thousands below a long name would be as many long paths.
+            _check_number(found + len(stack) + len(value))
             stack.extend((f"{path}.{name}" if path else str(name), inner) for name, inner in value.items())
             continue
         found += 1
-        if found > MAX_OVERRIDES:
-            raise InvalidRequest(f"`session` holds more than {MAX_OVERRIDES} values.", param="session")
         yield path, value
+
+
+def _check_number(values: int) -> None:
+    if values > MAX_OVERRIDES:
+        raise InvalidRequest(f"`session` holds more than {MAX_OVERRIDES} values.", param="session")
 
 
 def _refuse_override(path: str, rule: Rule | None) -> None:

@@ -11,7 +11,8 @@ from typing import Self
 
 from switchboard import app, server
 from switchboard.app import CannotServe
-from switchboard.config.schema import Config
+from switchboard.config.loading import Loaded, Source
+from switchboard.endpoints.ops import Readiness
 from switchboard.metrics import shared
 from switchboard.settings import PREFIX, Settings
 from switchboard.workers import Crew, telling_parent
@@ -45,20 +46,19 @@ def _worker(number: int) -> str:
     return f"worker-{number}"
 
 
-async def serve_alone(settings: Settings, config: Config) -> None:
+async def serve_alone(settings: Settings, loaded: Loaded, source: Source) -> None:
     """Both ports in this process."""
     public, ops = server.bind(settings.host, settings.port), server.bind(settings.ops_host, settings.ops_port)
-    async with app.build(settings, config) as service:
+    async with app.build(settings, loaded, source=source) as service:
         await server.serve(
-            [server.Listener(service.public, public, service.observe), server.Listener(service.ops, ops)],
-            drain_seconds=settings.drain_seconds,
+            [_public(service, public), server.Listener(service.ops, ops)],
+            _stopping(settings, service.readiness),
             on_ready=service.readiness.ready,
-            on_drain=service.readiness.drain,
             on_hangup=service.on_hangup,
         )
 
 
-async def serve_as_parent(settings: Settings, config: Config) -> None:
+async def serve_as_parent(settings: Settings, loaded: Loaded, source: Source) -> None:
     """The ops port, with the sum of all metrics; the public port is the workers'.
 
     Raises:
@@ -72,13 +72,15 @@ async def serve_as_parent(settings: Settings, config: Config) -> None:
             raise CannotServe(f"{shared.VARIABLE}: {error.filename}: {error.strerror}") from None
         part = part_of(settings.workers)
         shared.keep_values_in(folder, part)
-        service = await stack.enter_async_context(app.build(settings, config, part=part, render=shared.SumPage(folder)))
+        service = await stack.enter_async_context(
+            app.build(settings, loaded, source=source, part=part, render=shared.SumPage(folder))
+        )
         crew = Crew(
             settings.workers,
             public,
             _command,
             environ={**os.environ, shared.VARIABLE: str(folder), f"{PREFIX}WORKERS": str(settings.workers)},
-            drain_seconds=settings.drain_seconds,
+            drain_seconds=settings.lame_duck_seconds + settings.drain_seconds,
             on_change=service.readiness.hear,
             on_death=lambda number: shared.forget_gauges(folder, _worker(number)),
             on_restart=service.metrics.observe_restart,
@@ -94,9 +96,8 @@ async def serve_as_parent(settings: Settings, config: Config) -> None:
 
         await server.serve(
             [server.Listener(service.ops, ops)],
-            drain_seconds=settings.drain_seconds,
+            server.Stopping(settings.drain_seconds, on_drain=drain),
             on_ready=lambda: None,
-            on_drain=drain,
             on_hangup=hang_up,
             beside=crew.run,
         )
@@ -104,13 +105,13 @@ async def serve_as_parent(settings: Settings, config: Config) -> None:
         raise CannotServe("a worker refused to start; it has said why")
 
 
-async def serve_as_worker(settings: Settings, config: Config, post: Post) -> None:
+async def serve_as_worker(settings: Settings, loaded: Loaded, source: Source, post: Post) -> None:
     """The public port, shared with other workers."""
     part = part_of(settings.workers, post)
     shared.keep_values_in(Path(os.environ[shared.VARIABLE]), part)
     public = socket.socket(fileno=post.listening)
     async with (
-        app.build(settings, config, part=part) as service,
+        app.build(settings, loaded, source=source, part=part) as service,
         telling_parent(
             post.line,
             lambda: service.readiness.shown(details=True),
@@ -118,12 +119,25 @@ async def serve_as_worker(settings: Settings, config: Config, post: Post) -> Non
         ),
     ):
         await server.serve(
-            [server.Listener(service.public, public, service.observe)],
-            drain_seconds=settings.drain_seconds,
+            [_public(service, public)],
+            _stopping(settings, service.readiness),
             on_ready=service.readiness.ready,
-            on_drain=service.readiness.drain,
             on_hangup=service.on_hangup,
         )
+
+
+def _public(service: app.Service, listening: socket.socket) -> server.Listener:
+    return server.Listener(service.public, listening, service.observe, takes_work=True)
+
+
+def _stopping(settings: Settings, readiness: Readiness) -> server.Stopping:
+    return server.Stopping(
+        settings.drain_seconds,
+        lame_duck_seconds=settings.lame_duck_seconds,
+        closes_first=settings.lame_duck_port == "closed",
+        on_drain=readiness.drain,
+        on_refuse=readiness.refuse,
+    )
 
 
 def _command(number: int, listening: int, line: int) -> list[str]:

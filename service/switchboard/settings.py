@@ -99,9 +99,15 @@ class Settings(BaseSettings):
     trace_providers: bool = Field(default=False, description="whether providers are sent a `traceparent`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the log on stderr")
     provider_timeout: float = Field(
-        default=15.0, gt=0, le=120, description="seconds for one whole answer of a provider"
+        default=15.0, gt=0, le=120, description="seconds for a request to a provider, all tries together"
     )
-    drain_seconds: float = Field(default=20.0, ge=0, le=600, description="seconds that work in flight has on SIGTERM")
+    lame_duck_seconds: float = Field(
+        default=3.0, ge=0, le=120, description="seconds after SIGTERM in which work is still taken, though not ready"
+    )
+    lame_duck_port: Literal["open", "closed"] = Field(
+        default="open", description="whether new connections are taken in that time, or only what comes on old ones"
+    )
+    drain_seconds: float = Field(default=20.0, ge=0, le=600, description="seconds that work in flight has after that")
 
     @field_validator("signing_keys", mode="before")
     @classmethod

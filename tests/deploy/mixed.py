@@ -28,17 +28,21 @@ FULL_DISK = "file:/dev/full"
 NOWHERE = "file:/nowhere/anchors"
 HANGUPS_FAIL = (1, 3)
 WORKERS_DIE = (6,)
+NONSENSE, SENSE = 2, 4  # when a broken policy is written, and a good one again
 # What goes wrong at the provider, by round.
 FAULTS: dict[int, dict[str, Any]] = {
     1: {"operations": ["hangup"], "status": 500},
     2: {"operations": ["call", "mint"], "status": 500},
     3: {"status": 500},
-    4: {"operations": ["call", "mint"], "status": 401},
-    5: {"operations": ["call", "mint"], "status": 401},
+    4: {"operations": ["call", "mint"], "status": 404},
+    5: {"operations": ["call", "mint"], "status": 404},
+    6: {"operations": ["call", "mint"], "status": 404},
     7: {"operations": ["call", "mint"], "status": 429, "retry_after": 1},
     8: {"operations": ["call", "mint"], "status": 429, "retry_after": 1},
     9: {"operations": ["call"], "delay_seconds": 1.2, "times": 2},
     10: {"operations": ["call"], "reset": True, "times": 2},
+    11: {"operations": ["mint"], "status": 500, "times": 1},
+    12: {"operations": ["call", "mint"], "status": 401},  # the only key, so it is over after that
 }
 
 Watch = Callable[[list[str]], Callable[[], object]]
@@ -125,7 +129,7 @@ class Run:
     async def live(self) -> None:
         strands: list[Callable[[int], Awaitable[object]]] = [
             self._faults, self._talk, self._mint, self._refused, self._operators, self._workers_die,
-            self._full_disk,
+            self._full_disk, self._policies,
         ]  # fmt: skip
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ends())
@@ -216,6 +220,14 @@ class Run:
         if number in WORKERS_DIE:
             workers = (await self._client.get(f"http://127.0.0.1:{self._second._ops_port}/readyz")).json()["workers"]
             os.kill(workers[0]["pid"], signal.SIGKILL)
+
+    async def _policies(self, number: int) -> None:
+        """Somebody breaks the policy's file, which all replicas read, and puts it right."""
+        if number == NONSENSE:
+            self._policy = self._ground.policy_file.read_text()
+            self._ground.policy_file.write_text("tenants: [")
+        elif number == SENSE:
+            self._ground.policy_file.write_text(self._policy)
 
     async def _full_disk(self, number: int) -> None:
         """The third replica can put nothing on record; in the end it is gone."""

@@ -95,9 +95,13 @@ def test_the_policy_is_where_the_image_looks():
     assert f"SWITCHBOARD_CONFIG={volume['target']}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
+def _seconds_to_stop() -> int:
+    return math.ceil(sum(float(Settings.model_fields[name].default) for name in ("lame_duck_seconds", "drain_seconds")))
+
+
 def test_a_stop_waits_for_the_drain():
     seconds = int(SERVICES["switchboard"]["stop_grace_period"].removesuffix("s"))
-    assert seconds >= math.ceil(Settings.model_fields["drain_seconds"].default) + 5
+    assert seconds >= _seconds_to_stop() + 5
 
 
 def test_redis_is_set_up_as_the_limits_want_it():

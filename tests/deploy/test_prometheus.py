@@ -47,7 +47,7 @@ QUERIES = [
 ]
 # What is refused by form alone, or on the way to a route.
 BEFORE_A_DECISION = {
-    "headers_too_large", "method_not_allowed", "not_found", "payload_too_large", "request_timeout",
+    "draining", "headers_too_large", "method_not_allowed", "not_found", "payload_too_large", "request_timeout",
     "unsupported_media_type",
 }  # fmt: skip
 # What a run of seconds cannot bring about: ten thousand lines that nobody reads.
@@ -56,6 +56,7 @@ AT_REST = {"Log lines given up"}
 QUIET = {
     "SwitchboardDown", "SwitchboardNoTraffic", "SwitchboardInternalErrors", "SwitchboardCallsDoNotEnd",
     "SwitchboardIssuerKeysEnd", "SwitchboardLogLinesDropped", "SwitchboardProbeFailing",
+    "SwitchboardConfigurationBroken",
 }  # fmt: skip
 # These need a time before that was better, a slower provider, or a slower machine.
 EITHER = {

@@ -66,9 +66,13 @@ def test_the_command_and_its_variables_are_the_programs_own():
             assert value.removeprefix("%d/") in credentials
 
 
+def _seconds_to_stop() -> int:
+    return math.ceil(sum(float(Settings.model_fields[name].default) for name in ("lame_duck_seconds", "drain_seconds")))
+
+
 def test_a_stop_waits_for_the_drain():
     assert directives("KillSignal") == ["SIGTERM"]
-    assert int(directives("TimeoutStopSec")[0]) >= math.ceil(Settings.model_fields["drain_seconds"].default) + 5
+    assert int(directives("TimeoutStopSec")[0]) >= _seconds_to_stop() + 5
 
 
 def test_no_secret_stands_in_it():

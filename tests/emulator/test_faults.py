@@ -35,6 +35,14 @@ async def test_only_for_the_operations_named_and_so_often(upstream):
     assert [(await upstream.call()).status_code for _ in range(3)] == [500, 500, 201]
 
 
+async def test_only_for_a_key(upstream):
+    await upstream.faults(status=401, key="sk-of-somebody-else")
+    assert (await upstream.mint()).status_code == 200
+    (seen,) = upstream.emulator.requests
+    await upstream.faults(status=401, key=seen.headers["authorization"].removeprefix("Bearer "))
+    assert (await upstream.mint()).status_code == 401
+
+
 async def test_hang_ups_fail_too(upstream):
     location = (await upstream.call()).headers["location"]
     await upstream.faults(status=500, operations=["hangup"], times=1)

@@ -110,12 +110,18 @@ def test_no_object_holds_a_null():
 # The Deployment.
 
 
-@pytest.mark.parametrize(("drain", "sleep"), [(20, 10), (0, 1), (45.5, 20), (600, 300)])
-def test_the_grace_period_fits_sleep_and_drain(drain, sleep):
-    given = {"settings": {"drain_seconds": drain}, "preStopSeconds": sleep}
+@pytest.mark.parametrize(("drain", "sleep", "duck"), [(20, 10, 0), (0, 1, 2.5), (45.5, 20, 0), (600, 300, 120)])
+def test_the_grace_period_fits_sleep_lame_duck_and_drain(drain, sleep, duck):
+    given = {"settings": {"drain_seconds": drain, "lame_duck_seconds": duck}, "preStopSeconds": sleep}
     assert container("one-pod", given)["lifecycle"] == {"preStop": {"sleep": {"seconds": sleep}}}
     assert float(environment("one-pod", given)["SWITCHBOARD_DRAIN_SECONDS"]) == drain
-    assert pod("one-pod", given)["spec"]["terminationGracePeriodSeconds"] == sleep + math.ceil(drain) + 5
+    assert float(environment("one-pod", given)["SWITCHBOARD_LAME_DUCK_SECONDS"]) == duck
+    grace = pod("one-pod", given)["spec"]["terminationGracePeriodSeconds"]
+    assert grace == sleep + math.ceil(duck) + math.ceil(drain) + 5
+
+
+def test_the_sleep_is_the_time_of_the_lame_duck():
+    assert environment("one-pod")["SWITCHBOARD_LAME_DUCK_SECONDS"] == "0"
 
 
 def test_a_changed_policy_replaces_the_pods():
@@ -614,6 +620,8 @@ def test_notes_tell_the_next_step():
     assert "There is no Redis" in said
     assert "rollout status deployment/voice-switchboard" in said
     assert "after a change of switchboard" in said
+    assert "whom not (more with prober.existingSecret):\n    helm test voice --namespace calls --logs\n" in said
+    assert "whom not:\n    helm test voice" in notes("prober")
 
 
 def test_notes_name_what_was_forgotten():

@@ -1,7 +1,6 @@
 """The chart, held against the program: its command, ports, paths and variables, and the program started with them."""
 
 import json
-import re
 import signal
 import time
 from pathlib import Path
@@ -15,10 +14,10 @@ from switchboard.cli import PROBE_VARIABLES, main
 from switchboard.metrics import shared
 from switchboard.probe.steps import STEPS
 from switchboard.settings import PREFIX, Settings
-from tests.helm import chart
-from tests.helm.chart import container, environment, objects, only, pod
+from tests.helm import chart, local
+from tests.helm.chart import container, environment, only
 from tests.support.leaks import LEAKS
-from tests.support.process import free_ports, switchboard
+from tests.support.process import switchboard
 from tests.support.redis import redis_server
 
 SECRETS = {
@@ -127,30 +126,7 @@ def only_settings():
 
 def started(case, tmp_path, redis_url, given=None):
     """The program's environment as the chart renders it, with the pod's folders in a folder of the test."""
-    folders = {one["mountPath"]: tmp_path / one["name"] for one in container(case, given)["volumeMounts"]}
-    for folder in folders.values():
-        folder.mkdir(exist_ok=True)
-
-    def here(text):
-        # All in one go: the folders here are below /tmp, which is one of the pod's.
-        return re.sub(rf"({'|'.join(map(re.escape, folders))})(?=/|$)", lambda found: str(folders[found[1]]), text)
-
-    secrets = tmp_path / "secrets"
-    for key, secret in {**SECRETS, "redis-url": redis_url}.items():
-        (secrets / key).write_text(secret)
-    sources = next(one["projected"]["sources"] for one in pod(case, given)["spec"]["volumes"] if "projected" in one)
-    for source in sources:
-        made = objects(case, given).get(("ConfigMap", source["configMap"]["name"]))
-        for name, text in (made or {"data": {}})["data"].items():
-            (tmp_path / "policy" / name).write_text(text.replace("/run/secrets/switchboard", str(secrets)))
-    found = {name: here(value) for name, value in environment(case, given).items()}
-    for one in container(case, given)["env"]:
-        if "valueFrom" in one:
-            found[one["name"]] = SECRETS[one["valueFrom"]["secretKeyRef"]["key"]]
-    if "SWITCHBOARD_REDIS_URL" in found:
-        found["SWITCHBOARD_REDIS_URL"] = redis_url
-    public, ops = free_ports(2)
-    return {**found, "SWITCHBOARD_PORT": str(public), "SWITCHBOARD_OPS_PORT": str(ops)}
+    return local.environment_here(case, tmp_path, {**SECRETS, "redis-url": redis_url}, redis_url, given)
 
 
 @pytest.mark.parametrize("case", ["one-pod", "three-pods", "workers", "many-tenants", "audit-file", "strict-cluster"])

@@ -229,6 +229,7 @@ ATTACKS = {
     "living too long, without iat": (lambda: sign(claims(iat=None, exp=in_seconds(40 * 86400)), GOOD), InvalidToken),
     "an expiry that is text": (lambda: sign(claims(exp=str(in_seconds(60))), GOOD), InvalidToken),
     "an expiry beyond time": (lambda: sign(claims(exp=1e308), GOOD), InvalidToken),
+    "an expiry beyond floats, without iat": (lambda: sign(claims(iat=None, exp=10**400), GOOD), InvalidToken),
     "no iss": (lambda: sign(claims(iss=None), GOOD), InvalidToken),
     "no sub": (lambda: sign(claims(sub=None), GOOD), InvalidToken),
     "no aud": (lambda: sign(claims(aud=None), GOOD), InvalidToken),

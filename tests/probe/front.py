@@ -51,6 +51,7 @@ class Front:
         after: seconds that an answer waits, likewise.
         lost: whose answers break off, likewise.
         failing: whose answers are lost on their way, so that 502 comes in their place, likewise.
+        spoilt: what becomes of the messages of an answer, likewise.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Front:
         after: dict[tuple[str, str], float] | None = None,
         lost: frozenset[tuple[str, str]] = frozenset(),
         failing: frozenset[tuple[str, str]] = frozenset(),
+        spoilt: dict[tuple[str, str], Callable[[Any], Any]] | None = None,
     ) -> None:
         self._app = app
         self._change = change
@@ -69,6 +71,7 @@ class Front:
         self._after = after or {}
         self._lost = lost
         self._failing = failing
+        self._spoilt = spoilt or {}
         self.seen: list[Request] = []
         self.ids: list[str] = []
         self.holding = asyncio.Event()
@@ -107,6 +110,8 @@ class Front:
         inside = {**scope, "method": changed.method, "path": changed.path, "headers": raw}
         await self._app(inside, receive_whole, keep)
         await self._hold(self._after.get(kind))
+        if kind in self._spoilt:
+            answer = [self._spoilt[kind](message) for message in answer]
         if kind in self._failing:
             answer = [{"type": "http.response.start", "status": 502, "headers": []}, {"type": "http.response.body"}]
         for message in answer:

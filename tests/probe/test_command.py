@@ -120,9 +120,10 @@ def test_a_step_that_fails_is_named_and_counts(served, url, key):
     assert out.splitlines()[-1] == f"{url}: 5 passed, 1 failed, 4 skipped"
 
 
-def test_nobody_there(key):
-    code, out, _ = run("--url", NO_SERVICE, *key)
-    assert code == 3
+@pytest.mark.parametrize("nowhere", [NO_SERVICE, "https://nobody.invalid"])
+def test_nobody_there(key, nowhere):
+    code, out, err = run("--url", nowhere, *key)
+    assert (code, err) == (3, "")
     assert "cannot be reached" in out
     assert "1 failed, 9 skipped" in out
 
@@ -154,6 +155,8 @@ def test_stopped_while_a_call_is_opened(served, url, key, number, code):
     [
         ((), "Missing option '--url'"),
         (("--url", "voice.example.com"), "write it like http"),
+        (("--url", "http://["), "write it like http"),
+        (("--url", "http://127.0.0.1:70000"), "write it like http"),
         (("--url", NO_SERVICE), "who is asking?"),
         (("--url", NO_SERVICE, "--anonymous", "--token-file", "TOKEN"), "who is asking?"),
         (("--url", NO_SERVICE, "--signing-key-file", "KEY"), "a signing key needs --issuer"),

@@ -96,6 +96,20 @@ async def test_each_request_can_be_found_by_the_id_that_is_told(world):
     }
 
 
+async def test_no_credential_is_told(world):
+    """Neither those that pass nor those that do not."""
+    for front in (
+        Front(world.public),
+        Front(world.public, fronts.hangs_up_nothing),
+        Front(world.public, fronts.nobody),
+    ):
+        report = await report_of(front)
+        told = telling.as_text(report) + json.dumps(telling.as_json(report)) + telling.as_prometheus(report)
+        presented = {part for asked in front.seen if asked.bearer for part in (asked.bearer, asked.bearer[-40:])}
+        assert len(presented) > 5
+        assert [one for one in presented if one in told or one in repr(report)] == []
+
+
 async def test_a_preset_that_delivers_secrets_takes_the_users_own_token():
     policy = example()
     policy["tenants"]["acme"]["presets"]["support"]["delivery"] = "direct"
@@ -235,6 +249,35 @@ async def test_an_answer_that_a_page_may_not_read(world):
     assert details(report, "failed")["token"] == f"answered 200, and a page of {ORIGIN} may not read it"
 
 
+def without_location(message):
+    headers = [one for one in message.get("headers", ()) if one[0] != b"location"]
+    return {**message, "headers": headers} if "headers" in message else message
+
+
+def without_sdp(message):
+    return {**message, "body": b"x" * len(message["body"])} if message.get("body") else message
+
+
+@pytest.mark.parametrize(
+    ("spoil", "detail"),
+    [(without_location, "answered 201, and no `Location` of the call"), (without_sdp, "answered 201, and no SDP")],
+)
+async def test_an_answer_to_an_offer_that_is_none(world, spoil, detail):
+    """The call is there all the same, and is hung up."""
+    report = await report_of(Front(world.public, spoilt={("POST", "sdp"): spoil}))
+    assert details(report, "failed") == {"call": detail}
+    assert (states(world), report.left_open) == (["ended"], ())
+
+
+async def test_a_hang_up_that_is_never_answered(world):
+    """The call cannot be known to be over."""
+    stuck = Front(world.public, before={("DELETE", "sdp"): 60})
+    report = await report_of(stuck, plan=replace(CALL, step_seconds=1.0, skip=("other-users-call",)))
+    (call_id,) = [call.id for call in world.emulator.calls]
+    assert details(report, "failed") == {"hang-up": "no answer within 1 s"}
+    assert (report.left_open, report.exit_code, report.seconds < 5) == ((call_id,), 1, True)
+
+
 # Something else altogether
 
 
@@ -341,6 +384,17 @@ async def test_an_interrupted_run_hangs_up(world):
         with pytest.raises(asyncio.CancelledError):
             await running
         assert (states(world), prober.left_open) == (["ended"], ())
+
+
+async def test_a_clean_up_that_is_interrupted_goes_on(world):
+    stuck = Front(world.public, fronts.hangs_up_nothing, after={("DELETE", "sdp"): 0.5})
+    async with probing(stuck, plan=replace(CALL, skip=("other-users-call", "used-grant", "hang-up"))) as (prober, url):
+        running = asyncio.ensure_future(prober.run(url))
+        await stuck.holding.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert prober.left_open == tuple(call.id for call in world.emulator.calls)
 
 
 async def test_an_offer_that_is_interrupted_is_hung_up(world):

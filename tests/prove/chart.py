@@ -36,6 +36,7 @@ CRDS = ROOT / "tests" / "helm" / "crds"
 LAYER = ROOT / "tests" / "helm" / "tools" / "node_modules" / "helm-4" / "lib" / "layer.zip"
 TOKEN = "token-of-the-proof"
 START_SECONDS = 60.0
+LIST = {"apiVersion": "v1", "kind": "List"}
 SECRET = {"signing-keys": "s" * 32, "user-key-secret": "u" * 32, "audit-key": "a" * 32, "redis-url": "redis://r"}
 # What the objects of some cases refer to and others are to bring along.
 SURROUNDINGS = [
@@ -177,16 +178,14 @@ def _prepared(folder: Path, url: str) -> Cluster:
 
 
 def pods(found: Cluster, case: str) -> tuple[bool, bool]:
-    """Whether the server takes the Deployment's pod, and whether it refuses one that gives up a restriction."""
-    template = chart.pod(case)
-    one = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {**template["metadata"], "name": "proof"},
-        "spec": template["spec"],
-    }
-    taken = found.kubectl("create", "--dry-run=server", "-f", "-", given=one)
-    loose = json.loads(json.dumps(one))
+    """Whether the server takes the service's pod and the prober's, and refuses one that gives up a restriction."""
+    whole = {"apiVersion": "v1", "kind": "Pod"}
+    all_of_them = [
+        {**whole, "metadata": {**template["metadata"], "name": f"proof-{number}"}, "spec": template["spec"]}
+        for number, template in enumerate([chart.pod(case), *chart.probe_pods(case).values()])
+    ]
+    taken = found.kubectl("create", "--dry-run=server", "-f", "-", given={**LIST, "items": all_of_them})
+    loose = json.loads(json.dumps(all_of_them[0]))
     loose["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
     refused = found.kubectl("create", "--dry-run=server", "-f", "-", given=loose)
     if taken.returncode:

@@ -191,8 +191,8 @@ class Ground:
         emulator.until(f"http://127.0.0.1:{port}/_emulator/faults")
         policy["providers"]["openai"]["base_url"] = f"http://127.0.0.1:{port}/v1"
         self.tenants = tuple(policy["tenants"])
-        self._file = folder / "switchboard.yaml"
-        self._file.write_text(ryaml.dumps(policy))
+        self.policy_file = folder / "switchboard.yaml"
+        self.policy_file.write_text(ryaml.dumps(policy))
         self.replicas: list[Replica] = []
 
     def add(self, *, off_by: str | None = None, **settings: str) -> Replica:
@@ -203,7 +203,7 @@ class Ground:
             settings: as in the environment, in lower case and without prefix.
         """
         given = {
-            "config": str(self._file),
+            "config": str(self.policy_file),
             "host": "127.0.0.1",
             "public_url": world.PUBLIC_URL,
             "signing_keys": world.SIGNING_KEY,
@@ -211,6 +211,7 @@ class Ground:
             "audit_key": world.AUDIT_KEY,
             "redis_url": self.redis.url,
             "edge_exempt": "127.0.0.0/8",
+            "lame_duck_seconds": "0",
             **settings,
         }
         env = {f"SWITCHBOARD_{name.upper()}": value for name, value in given.items()}

@@ -5,7 +5,9 @@ import pytest
 
 from switchboard.errors import InvalidOffer, ProviderError, Refusal
 from switchboard.providers import Minted, Opened
-from switchboard.providers.openai import OpenAI, ProviderKey
+from switchboard.providers.account import Accounts, Listed
+from switchboard.providers.keys import ProviderKey
+from switchboard.providers.openai import OpenAI
 from switchboard.providers.transport import BrokenReply, Reply, TimedOut, Unreachable
 
 pytestmark = pytest.mark.anyio
@@ -32,9 +34,16 @@ class Recorded:
         return self.outcome
 
 
-def provider(outcome) -> tuple[OpenAI, Recorded]:
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    monkeypatch.setattr("switchboard.providers.account.BACKOFF", lambda _: 0.0)
+
+
+def provider(outcome, keys=(KEY,)) -> tuple[OpenAI, Recorded]:
     transport = Recorded(outcome)
-    return OpenAI(base_url="https://api.example/v1/", keys=[KEY], transport=transport, timeout=7), transport
+    listed = {"openai": Listed("https://api.example/v1", keys)}
+    account = Accounts(timeout=7, observe=lambda *_: None, clock=lambda: 0.0).of(listed)["openai"]
+    return OpenAI(base_url="https://api.example/v1/", account=account, transport=transport), transport
 
 
 def reply(status, body=b"", **headers) -> Reply:
@@ -86,8 +95,12 @@ async def test_any_success_and_any_location_style_will_do(status):
 REFUSALS = [
     (error(400, code="unknown_parameter", param="session.audio.output.speed"), "provider_refused"),
     (error(400, code="unknown_parameter", param="session.evil"), "provider_refused"),
-    (error(401, code="invalid_api_key"), "provider_refused"),
-    (error(403), "provider_refused"),
+    (error(401, code="invalid_api_key"), "provider_unavailable"),
+    (error(403), "provider_unavailable"),
+    (error(403, code="model_not_found"), "provider_refused"),
+    (error(403, param="session.model"), "provider_refused"),
+    (error(408), "provider_unavailable"),
+    (error(409), "provider_unavailable"),
     (error(404, code="model_not_found"), "provider_refused"),
     (error(429, code="rate_limit_exceeded", retry_after="17"), "provider_busy"),
     (error(429, code="insufficient_quota"), "provider_unavailable"),
@@ -100,6 +113,9 @@ REFUSALS = [
     (BrokenReply("ReadError"), "provider_unavailable"),
     (TimedOut("ReadTimeoutError"), "provider_timeout"),
 ]
+
+
+KEY_REFUSED = [error(401, code="invalid_api_key"), error(403), error(429, code="insufficient_quota")]
 
 
 @pytest.mark.parametrize("operation", [mint, open_call])
@@ -115,7 +131,8 @@ async def test_refusals(operation, outcome, code):
     if isinstance(outcome, Reply):
         assert refused.value.provider_request_id == "req_1"
     # Only what the provider certainly has not begun may be tried again with the same grant.
-    assert refused.value.untried is (isinstance(outcome, Unreachable) or code == "provider_busy")
+    nothing_done = isinstance(outcome, Unreachable) or outcome in KEY_REFUSED or code == "provider_busy"
+    assert refused.value.untried is nothing_done
 
 
 async def test_a_known_field_is_named():
@@ -132,7 +149,7 @@ async def test_a_known_field_is_named():
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("17", 17), ("0", 0), ("99999999", 1), ("7200", 3600), ("soon", 1), ("-3", 1), ("٣", 1)]
+    ("header", "seconds"), [("17", 17), ("0", 0), ("99999999", 3600), ("7200", 3600), ("soon", 1), ("-3", 1), ("٣", 1)]
 )
 async def test_retry_after_is_bounded(header, seconds):
     with pytest.raises(ProviderError) as refused:
@@ -165,6 +182,7 @@ async def test_an_offer_that_the_provider_cannot_use_is_the_callers_mistake():
         reply(200, {"value": "ek_1", "expires_at": True, "session": {}}),
         reply(200, {"value": "ek_1", "expires_at": 1, "session": []}),
         reply(201, {"value": "ek_1", "expires_at": 1, "session": {}}),
+        reply(200, {"value": "ek_1", "expires_at": 1, "session": {}}, content_type="text/html; charset=utf-8"),
     ],
 )
 async def test_a_mint_that_makes_no_sense(answer):
@@ -193,20 +211,17 @@ async def test_an_answer_that_makes_no_sense(answer):
 
 
 @pytest.mark.parametrize("failure", [BrokenReply, TimedOut])
-async def test_a_call_whose_answer_was_cut_off_is_hung_up(failure):
+async def test_a_call_whose_answer_was_cut_off_is_named(failure):
     head = Reply(201, {"location": "/v1/realtime/calls/rtc_u1_abc", "x-request-id": "req_9"}, b"")
-    made, transport = provider(failure("ReadError", head))
-    transport.then = reply(200)
     with pytest.raises(ProviderError) as refused:
-        await made.open_call(b"offer", {}, safety_identifier="u" * 64, dcid=None, request_id="r-1")
-    assert (refused.value.call_id, refused.value.provider_request_id) == ("rtc_u1_abc", "req_9")
-    assert [url for url, _ in transport.asked][1:] == ["https://api.example/v1/realtime/calls/rtc_u1_abc/hangup"]
+        await open_call(failure("ReadError", head))
+    found = refused.value
+    assert (found.call_id, found.key_name, found.provider_request_id) == ("rtc_u1_abc", KEY.name, "req_9")
 
 
 async def test_hang_up_uses_the_key_that_opened_the_call():
     keys = [ProviderKey("env:A", "sk-a-123456"), ProviderKey("env:B", "sk-b-123456")]
-    transport = Recorded(reply(200))
-    made = OpenAI(base_url="https://api.example/v1", keys=keys, transport=transport, timeout=7)
+    made, transport = provider(reply(200), keys)
     assert await made.hang_up("rtc_1", key_name="env:B", request_id="r-1") is True
     ((url, request),) = transport.asked
     assert url == "https://api.example/v1/realtime/calls/rtc_1/hangup"

@@ -1,6 +1,7 @@
 """The seam to the provider over real sockets: bounded in time and size, nothing followed, nothing sent twice."""
 
 import asyncio
+import contextlib
 import socket
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -113,6 +114,31 @@ async def test_a_header_that_is_no_text_is_as_good_as_absent(transport):
     async with server:
         reply = await post(transport, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     assert (reply.status, reply.headers, reply.body) == (201, {"location": "/calls/rtc_1"}, b"ok")
+
+
+@pytest.mark.parametrize(
+    ("begin", "line", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-Filler: " + b"x" * 1000 + b"\r\n", BrokenReply),  # too large
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", TimedOut),  # too long
+    ],
+)
+async def test_a_head_that_never_ends_is_bounded(transport, begin, line, expected):
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begin)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(line * 10)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(expected):
+            await post(transport, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout=0.5)
+        await asyncio.sleep(0.05)
 
 
 async def test_an_answer_that_is_cut_off_leaves_its_head(transport, upstream):

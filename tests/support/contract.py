@@ -99,6 +99,8 @@ def _check_body(described: Mapping[str, Any], response: httpx.Response) -> None:
     media_type = response.headers.get("content-type", "").partition(";")[0]
     assert media_type in described, f"{media_type} is not one of {list(described)}"
     body: Any = response.json() if media_type.endswith("json") else response.text
+    if media_type == "application/yaml":
+        body = ryaml.loads(body)
     assert mistakes(described[media_type]["schema"], body) == []
     if media_type == "application/problem+json":
         _check_problem(body, response)

@@ -23,6 +23,7 @@ OFFER = (Path(__file__).parents[2] / "service/switchboard/data/sample-offer.sdp"
 ORIGIN = "https://app.acme.example"
 PUBLIC_URL = "https://voice.example.com"
 API_KEY = LEAKS.plant("API key", "sk-test-0123456789abcdefghijklmnop")
+OTHER_API_KEY = LEAKS.plant("API key", "sk-test-9876543210zyxwvutsrqponm")
 LEGACY_SECRET = LEAKS.plant("shared secret", "a-shared-secret-of-the-legacy-backend-42")
 SIGNING_KEY = LEAKS.plant("signing key", "signing-key-of-the-tests-0123456789")
 USER_KEY_SECRET = LEAKS.plant("user key secret", "user-key-secret-of-the-tests-0123456")
@@ -151,7 +152,7 @@ async def world(
     async with AsyncExitStack() as stack:
         key_server = KeyServer(keys.jwk(keys.private_key("RSA"), "rsa-1"), keys.jwk(keys.private_key("EC"), "ec-1"))
         await stack.enter_async_context(key_server.running())
-        emulated = emulator.create_app(emulator.Options(keys=frozenset({API_KEY}), media=False))
+        emulated = emulator.create_app(emulator.Options(keys=frozenset({API_KEY, OTHER_API_KEY}), media=False))
         await stack.enter_async_context(emulated.router.lifespan_context(emulated))
         emulator_url = await stack.enter_async_context(serving(emulated))
         sink = ListSink()
@@ -160,7 +161,11 @@ async def world(
                 settings(**changes),
                 _config(policy or example(), key_server, emulator_url),
                 sink=sink,
-                environ={"OPENAI_API_KEY": API_KEY, "LEGACY_JWT_SECRET": LEGACY_SECRET},
+                environ={
+                    "OPENAI_API_KEY": API_KEY,
+                    "OTHER_API_KEY": OTHER_API_KEY,
+                    "LEGACY_JWT_SECRET": LEGACY_SECRET,
+                },
                 tracing=tracing,
             )
         )

@@ -92,6 +92,20 @@ would be right.
 {{- end -}}
 {{- end -}}
 
+{{- $prober := .Values.prober -}}
+{{- if $prober.existingSecret -}}
+{{- if eq (empty $prober.keys.signing_key) (empty $prober.keys.token) -}}
+{{- $wrong = append $wrong "prober.keys: set signing_key or token, one of them: where in the Secret of the prober it is" -}}
+{{- end -}}
+{{- if and $prober.keys.signing_key (not $prober.options.issuer) -}}
+{{- $wrong = append $wrong "prober.options.issuer is empty: whose key prober.keys.signing_key is, as the policy has it" -}}
+{{- end -}}
+{{- else if $prober.enabled -}}
+{{- $wrong = append $wrong "prober.existingSecret is empty: without a key or a token the prober could not see whether users get in (docs/deploy.md)" -}}
+{{- else if $prober.options.call -}}
+{{- $wrong = append $wrong "prober.options.call needs a user: set prober.existingSecret" -}}
+{{- end -}}
+
 {{- if $wrong -}}
 {{- fail (printf "\n\nThis release cannot work yet:\n  - %s\n" (join "\n  - " $wrong)) -}}
 {{- end -}}

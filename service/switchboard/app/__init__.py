@@ -15,12 +15,15 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 from structlog.contextvars import bind_contextvars
 
-from switchboard.admission import Admission, KillSwitch, Policies, Policy
+from switchboard.admission import Admission, KillSwitch, Policies
 from switchboard.app.background import run_until_closed
 from switchboard.app.evidence import SHOWN_ADDRESS, sink_of
-from switchboard.app.issuers import issuers_of
+from switchboard.app.issuers import Issuers
 from switchboard.app.ledgers import ledger_of
 from switchboard.app.needs import CannotServe, needed_of
+from switchboard.app.policies import PolicyMaker
+from switchboard.app.providers import Upstreams
+from switchboard.app.reloading import reload_when_changed
 from switchboard.app.tracing import Tracing, tracing_of
 from switchboard.app.watching import watch_process
 from switchboard.audit import Audit, Event, Sink
@@ -28,24 +31,22 @@ from switchboard.broker import Broker
 from switchboard.clientaddress import ClientAddress
 from switchboard.clock import SharedClock
 from switchboard.config import schema
-from switchboard.config.compile import all_origins, tenants_of
+from switchboard.config.loading import Loaded, Source
 from switchboard.config.secrets import Secrets
 from switchboard.endpoints import admin, calls, docs, openai, report, sdp, token
 from switchboard.endpoints.answering import answer_defect, answer_http_exception, answer_refusal
 from switchboard.endpoints.edge import Edge
-from switchboard.endpoints.ops import Readiness, Render, health_routes, metrics_routes
+from switchboard.endpoints.ops import Readiness, Render, health_routes, metrics_routes, while_taking_work
 from switchboard.errors import Degraded, Refusal
 from switchboard.grants import Grants
 from switchboard.identity import UserKeys
 from switchboard.identity.jwks import FETCH_SECONDS
-from switchboard.identity.verifier import Issuer, Verifier
 from switchboard.leash import Leash
 from switchboard.ledger import Ledger
 from switchboard.metrics import Metrics
 from switchboard.middleware import Cors, ObserveHttp, RealClient, RequestContext, unobserved
 from switchboard.operators import AdminToken, Operators
-from switchboard.providers.openai import OpenAI, ProviderKey
-from switchboard.providers.transport import ObservedTransport, PyreqwestTransport, Transport
+from switchboard.providers.transport import PyreqwestTransport
 from switchboard.settings import Settings
 
 __all__ = ["CannotServe", "Service", "build"]
@@ -66,14 +67,17 @@ class Service:
     """Hears of the public port's requests, also of those that end before its app."""
     broker: Broker
     on_hangup: Callable[[], None]
-    """What SIGHUP asks for: to go on in new files where the old ones have been moved away."""
+    """What SIGHUP asks for: to read the configuration again, and to go on in new files where the old ones have been
+    moved away.
+    """
 
 
 @asynccontextmanager
 async def build(
     settings: Settings,
-    config: schema.Config,
+    config: schema.Config | Loaded,
     *,
+    source: Source | None = None,
     sink: Sink | None = None,
     environ: Mapping[str, str] = os.environ,
     extra_routes: Sequence[Route] = (),
@@ -86,6 +90,7 @@ async def build(
     Args:
         settings: addresses, bounds and secrets.
         config: the policy.
+        source: where it comes from: what changes there is used from then on. None: it stays as it is.
         sink: where audit records go; None: where the settings say.
         environ: where the policy's secrets are looked up.
         extra_routes: more of the public port.
@@ -99,9 +104,6 @@ async def build(
     """
     needed = needed_of(settings)
     metrics = Metrics(max_tenants=settings.metrics_tenants)
-    metrics.show(
-        tenants=config.tenants, issuers=[issuer.issuer for issuer in config.issuers], providers=config.providers
-    )
     readiness = Readiness()
     shown_address = SHOWN_ADDRESS[settings.audit_client_ip]
     async with AsyncExitStack() as stack:
@@ -111,20 +113,13 @@ async def build(
             httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, limits=httpx.Limits(max_connections=16))
         )
         secrets = Secrets(environ)
-        issuers, background = issuers_of(config, secrets, client, metrics)
-        policies = Policies(
-            _policy(
-                config,
-                secrets=secrets,
-                issuers=issuers,
-                transport=lambda name: traced.transport(
-                    ObservedTransport(transport, _observing_provider(metrics, name)), name
-                ),
-                settings=settings,
-            )
-        )
-        for run in background:
-            run_until_closed(run, stack)
+        issuers = Issuers(secrets, client, metrics)
+        stack.push_async_callback(issuers.aclose)
+        upstreams = Upstreams(transport, traced.transport, metrics, timeout=settings.provider_timeout)
+        run_until_closed(lambda: upstreams.follow_files(secrets), stack)
+        maker = PolicyMaker(issuers, upstreams, secrets, metrics)
+        made = maker.make(config if isinstance(config, Loaded) else Loaded.of(config, secrets))
+        policies = Policies(maker.policy_of(made))
         records = sink or await sink_of(settings, needed, metrics, readiness, stack, part=part)
         audit = Audit(
             traced.around(records, write="audit"),
@@ -157,19 +152,16 @@ async def build(
             clock=clock,
         )
         edge = Edge(settings.edge_limit, exempt=settings.edge_exempt)
+        work = [
+            *token.routes(broker),
+            *sdp.routes(broker, base_path=base_path),
+            *calls.routes(broker),
+            *openai.routes(broker),
+            *report.routes(broker),
+        ]
         public = _starlette(
             [
-                *edge.limited(
-                    [
-                        *token.routes(broker),
-                        *sdp.routes(broker, base_path=base_path),
-                        *calls.routes(broker),
-                        *openai.routes(broker),
-                        *report.routes(broker),
-                        *docs.routes(),
-                        *extra_routes,
-                    ]
-                ),
+                *edge.limited([*while_taking_work(readiness, work), *docs.routes(), *extra_routes]),
                 # A flood must not make an orchestrator believe that the process is ill.
                 *health_routes(readiness, details=False),
             ]
@@ -190,6 +182,12 @@ async def build(
             )
             for_operators += admin.routes(operators)
         addresses = ClientAddress(settings.trusted_proxies)
+        reload = reload_when_changed(source, maker, policies, metrics=metrics, readiness=readiness, stack=stack)
+
+        def on_hangup() -> None:
+            records.reopen()
+            reload()
+
         yield Service(
             public=RequestContext(
                 traced.app(
@@ -207,7 +205,7 @@ async def build(
             metrics=metrics,
             observe=metrics.observe_http,
             broker=broker,
-            on_hangup=records.reopen,
+            on_hangup=on_hangup,
         )
 
 
@@ -237,32 +235,3 @@ def _starlette(routes: list[BaseRoute]) -> Starlette:
     # A redirect would lose the body of an offer, and names the Host header.
     app.router.redirect_slashes = False
     return app
-
-
-def _policy(
-    config: schema.Config,
-    *,
-    secrets: Secrets,
-    issuers: Mapping[str, Issuer],
-    transport: Callable[[str], Transport],
-    settings: Settings,
-) -> Policy:
-    tenants = tenants_of(config, secrets)
-    return Policy(
-        verifier=Verifier(issuers),
-        tenants=tenants,
-        providers={
-            name: OpenAI(
-                base_url=provider.base_url,
-                keys=[ProviderKey(reference, secrets.credential(reference)) for reference in provider.keys],
-                transport=transport(name),
-                timeout=settings.provider_timeout,
-            )
-            for name, provider in config.providers.items()
-        },
-        origins=all_origins(tenants.values()),
-    )
-
-
-def _observing_provider(metrics: Metrics, name: str) -> Callable[[str, str, float], None]:
-    return lambda operation, status, seconds: metrics.observe_provider(name, operation, status, seconds)

@@ -87,7 +87,8 @@ def bounded(value: Any) -> Any:
 
 def utc_text(moment: datetime | None = None) -> str:
     """A moment (by default: now) as records have it: ISO 8601 in UTC with milliseconds, so that text sorts by time."""
-    return (moment or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    in_utc = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
+    return f"{in_utc.isoformat(timespec='milliseconds')[: -len('+00:00')]}Z"
 
 
 def new_id() -> str:

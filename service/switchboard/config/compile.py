@@ -21,7 +21,7 @@ def tenants_of(config: schema.Config, secrets: Secrets) -> dict[str, Tenant]:
     Raises:
         SecretMissing: an MCP tool refers to a secret that is not there.
     """
-    return {name: _tenant(name, tenant, secrets) for name, tenant in config.tenants.items()}
+    return {name: tenant_of(name, tenant, secrets) for name, tenant in config.tenants.items()}
 
 
 def all_origins(tenants: Iterable[Tenant]) -> Origins:
@@ -31,7 +31,12 @@ def all_origins(tenants: Iterable[Tenant]) -> Origins:
     return Origins(listed, any(origins.everyone for origins in every))
 
 
-def _tenant(name: str, tenant: schema.Tenant, secrets: Secrets) -> Tenant:
+def tenant_of(name: str, tenant: schema.Tenant, secrets: Secrets) -> Tenant:
+    """One tenant.
+
+    Raises:
+        SecretMissing: an MCP tool refers to a secret that is not there.
+    """
     origins = Origins(everyone=True) if tenant.origins == "any" else Origins(frozenset(tenant.origins))
     return Tenant(
         name=name,

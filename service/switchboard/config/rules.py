@@ -4,7 +4,7 @@ They run on the raw tree, so that one mistake in a file does not hide the others
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from switchboard.config.mistakes import Mistake, nearest, shown
@@ -18,11 +18,34 @@ _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)")
 def across(tree: Tree) -> Iterator[Mistake]:
     """Every mistake that needs more than one field to see."""
     providers, tenants = _mapping(tree.get("providers")), _mapping(tree.get("tenants"))
-    yield from _issuers(tree.get("issuers"), tenants)
+    issuers = tree.get("issuers")
+    provider_of = {name: _mapping(tenant).get("provider") for name, tenant in tenants.items()}
+    yield from between(
+        {"providers": providers, "tenants": tenants}, issuers if isinstance(issuers, list) else [], provider_of
+    )
+    yield from within(tenants)
+
+
+def between(
+    names: Mapping[str, Tree], issuers: Sequence[object], provider_of: Mapping[str, object]
+) -> Iterator[Mistake]:
+    """Mistakes in names that refer to something elsewhere, which may be in another file.
+
+    Args:
+        names: of the providers and of the tenants there are.
+        issuers: at least their own names and those of tenants.
+        provider_of: the provider's name that each tenant writes.
+    """
+    yield from _issuers(issuers, names["tenants"])
+    for name, provider in provider_of.items():
+        yield from _refers(("tenants", name, "provider"), provider, names["providers"], "a provider")
+
+
+def within(tenants: Tree) -> Iterator[Mistake]:
+    """Mistakes in tenants that can be seen without knowing anything else."""
     for name, tenant in tenants.items():
         place = ("tenants", name)
         presets = _mapping(_mapping(tenant).get("presets"))
-        yield from _refers((*place, "provider"), _mapping(tenant).get("provider"), providers, "a provider")
         yield from _refers(
             (*place, "default_preset"),
             _mapping(tenant).get("default_preset"),
@@ -44,9 +67,9 @@ def _refers(path: tuple[str | int, ...], name: object, known: Tree, what: str) -
     yield Mistake(path, shown(path, name), f"`{likely}`" if likely else f"the name of {what}")
 
 
-def _issuers(issuers: object, tenants: Tree) -> Iterator[Mistake]:
+def _issuers(issuers: Sequence[object], tenants: Tree) -> Iterator[Mistake]:
     seen: set[str] = set()
-    for index, issuer in enumerate(issuers if isinstance(issuers, list) else []):
+    for index, issuer in enumerate(issuers):
         place = ("issuers", index)
         name = _mapping(issuer).get("issuer")
         if isinstance(name, str):

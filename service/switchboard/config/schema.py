@@ -282,3 +282,11 @@ class Config(Strict):
     providers: Annotated[dict[Name, Provider], Field(min_length=1)]
     issuers: Annotated[list[Issuer], Field(min_length=1)]
     tenants: Annotated[dict[Name, Tenant], Field(min_length=1)]
+
+
+class Part(Strict):
+    """One file of a policy in several: what it leaves out may stand in another one."""
+
+    providers: dict[Name, Provider] = {}
+    issuers: list[Issuer] = []
+    tenants: dict[Name, Tenant] = {}

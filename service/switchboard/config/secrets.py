@@ -6,6 +6,8 @@ from typing import Any
 
 from switchboard.sessions import SECRET_FIELDS
 
+FILE = "file:"
+
 
 class SecretMissing(Exception):
     """A reference leads to nothing. The message names the reference, never a value."""

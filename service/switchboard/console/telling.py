@@ -14,7 +14,7 @@ def listing_text(listing: Mapping[str, Any]) -> str:
     """A table of open calls, how many there are, and who is suspended."""
     calls, lines = listing["calls"], list[str]()
     if calls:
-        lines += [*_table([_row(call, listing["now"]) for call in calls]), ""]
+        lines += [*table(COLUMNS, [_row(call, listing["now"]) for call in calls]), ""]
     if listing["cut"]:
         lines.append(f"These are {len(calls)} of {listing['open_calls']} open calls; see fewer with --tenant.")
     else:
@@ -74,9 +74,10 @@ def _row(call: Mapping[str, Any], now: float) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in (COLUMNS, *rows)) for column in range(len(COLUMNS))]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in (COLUMNS, *rows)]
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of text, the first of which names the columns."""
+    widths = [max(len(row[column]) for row in (columns, *rows)) for column in range(len(columns))]
+    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in (columns, *rows)]
     return [click.style(lines[0].rstrip(), bold=True), *(line.rstrip() for line in lines[1:])]
 
 

@@ -68,13 +68,18 @@ async def serve_here(
                 ),
             )
         )
-        listeners += [server.Listener(service.public, public, service.observe), server.Listener(service.ops, ops)]
+        listeners += [
+            server.Listener(service.public, public, service.observe, takes_work=True),
+            server.Listener(service.ops, ops),
+        ]
 
         def on_ready() -> None:
             service.readiness.ready()
             echo(_welcome(config, url, ops_url, live=live, command=command))
 
-        await server.serve(listeners, drain_seconds=1, on_ready=on_ready, on_drain=service.readiness.drain)
+        # Nobody has to be told: whoever stops it sits before it.
+        stopping = server.Stopping(drain_seconds=1, on_drain=service.readiness.drain)
+        await server.serve(listeners, stopping, on_ready=on_ready)
 
 
 async def _emulator(stack: AsyncExitStack) -> server.Listener:

@@ -62,8 +62,9 @@ class Front:
             refusal = Refusal(413, f"The body is larger than {MOST_BODY_BYTES} bytes.", code="request_too_large")
             await refusal.response()(scope, receive, decorated)
             return
-        self._emulator.requests.append(_seen(self._emulator.now, scope, body))
-        faults = self._emulator.take_faults(_operation(scope))
+        seen = _seen(self._emulator.now, scope, body)
+        self._emulator.requests.append(seen)
+        faults = self._emulator.take_faults(_operation(scope), seen.headers.get("authorization", ""))
         app = self._app if faults is None else Spoiler(self._app, faults)
         await app(scope, _again(body, receive), decorated)
 

@@ -19,6 +19,8 @@ class Faults:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     operations: frozenset[Operation] = OPERATIONS
+    key: str | None = None
+    """Only for requests with this key; None: with any."""
     times: Annotated[int, Field(ge=1)] | None = None
     """For how many requests; None: until changed."""
     delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0

@@ -91,9 +91,12 @@ class Emulator:
         self._faults = faults
         self._faults_left = faults.times
 
-    def take_faults(self, operation: Operation | None) -> Faults | None:
+    def take_faults(self, operation: Operation | None, authorization: str = "") -> Faults | None:
         """The faults that this request has to show, counted down."""
-        if operation not in self._faults.operations or self._faults_left == 0:
+        faults = self._faults
+        if operation not in faults.operations or self._faults_left == 0:
+            return None
+        if faults.key is not None and authorization != f"Bearer {faults.key}":
             return None
         if self._faults_left is not None:
             self._faults_left -= 1

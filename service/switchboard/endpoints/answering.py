@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from switchboard.endpoints import OFFER_PATHS, OFFER_TYPES
 from switchboard.errors import (
+    Draining,
     InternalError,
     MethodNotAllowed,
     NotFound,
@@ -22,6 +23,7 @@ from switchboard.errors import (
 )
 
 NO_STORE = {"cache-control": "no-store"}
+CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody hears it, metrics show it
 
 
 def json_answer(
@@ -31,6 +33,11 @@ def json_answer(
     return Response(orjson.dumps(content), status, {**headers, **NO_STORE}, "application/json")
 
 
+def nobody_there() -> Response:
+    """For a caller who has gone away."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
 async def answer_refusal(request: Request, exception: Exception) -> Response:
     """The one answer for every refusal (RFC 9457)."""
     assert isinstance(exception, Refusal)  # noqa: S101 - registered for nothing else
@@ -38,8 +45,8 @@ async def answer_refusal(request: Request, exception: Exception) -> Response:
         request.scope["origin_refused"] = True
     headers = problem_headers(exception)
     if request.method == "POST" and request.scope["path"] in OFFER_PATHS:
-        # OpenAI SDKs retry by themselves, and each success would be a billed call.
-        headers["x-should-retry"] = "false"
+        # OpenAI SDKs retry by themselves, and each success would be a billed call. Here nothing was begun.
+        headers["x-should-retry"] = "true" if isinstance(exception, Draining) else "false"
         if isinstance(exception, UnsupportedMediaType):
             headers["accept-post"] = OFFER_TYPES
     return Response(encode_problem(exception, request.scope["request_id"]), exception.status, headers)

@@ -1,6 +1,6 @@
 """Health on both ports; metrics and details on the ops port alone."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -9,7 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from switchboard import __version__
+from switchboard.endpoints import Endpoint
 from switchboard.endpoints.answering import json_answer
+from switchboard.errors import Draining
+
+RETRY_SECONDS = 1  # another process takes work already; one that is started again needs about as long
 
 Render: TypeAlias = Callable[[str], Awaitable[tuple[bytes, str]]]
 """Makes what a scraper gets, and its content type, from what it accepts."""
@@ -26,14 +30,20 @@ class Readiness:
     """What an operator should look at, for the ops port."""
     workers: Sequence[Mapping[str, Any]] = ()
     """What each worker has told, if there are any; then it is they who take work."""
+    refuses: bool = False
+    """Whether new work is refused; for a time before that, a process that drains still takes it."""
 
     def ready(self) -> None:
         """Take work from now on."""
         self.state = "ready"
 
     def drain(self) -> None:
-        """Take no new work; what is in flight finishes."""
+        """Ask for no more work; what comes all the same is taken for a while."""
         self.state = "draining"
+
+    def refuse(self) -> None:
+        """Take no new work; what is in flight finishes."""
+        self.refuses = True
 
     def hear(self, workers: Sequence[Mapping[str, Any]]) -> None:
         """Take work as long as one of the workers does."""
@@ -55,6 +65,31 @@ class Readiness:
         if self.workers:
             shown["workers"] = self.workers
         return shown
+
+
+def while_taking_work(readiness: Readiness, routes: Iterable[Route]) -> list[Route]:
+    """The same routes, for as long as work is taken.
+
+    Raises:
+        Draining: from an endpoint, instead of beginning with anything.
+    """
+    return [_while_taking_work(readiness, route) for route in routes]
+
+
+def _while_taking_work(readiness: Readiness, route: Route) -> Route:
+    taking = Route(route.path, _refusing(readiness, route.endpoint), name=route.name)
+    taking.methods = route.methods
+    return taking
+
+
+def _refusing(readiness: Readiness, endpoint: Endpoint) -> Endpoint:
+    async def refusing(request: Request) -> Response:
+        # What there is, may be asked to the end.
+        if readiness.refuses and request.method != "OPTIONS":
+            raise Draining(retry_after=RETRY_SECONDS)
+        return await endpoint(request)
+
+    return refusing
 
 
 def health_routes(readiness: Readiness, *, details: bool) -> list[Route]:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from switchboard.broker import Broker, Offer
 from switchboard.endpoints import MULTIPART, OFFER_PATHS, OFFER_TYPES, resource
-from switchboard.endpoints.answering import NO_STORE, json_answer
+from switchboard.endpoints.answering import NO_STORE, json_answer, nobody_there
 from switchboard.endpoints.calls import call_as_json
 from switchboard.endpoints.reading import (
     MAX_JSON_BYTES,
@@ -25,7 +25,6 @@ from switchboard.errors import CallerGone, InvalidRequest, UnsupportedMediaType
 from switchboard.sdp import MAX_BYTES, MEDIA_TYPE
 
 MULTIPART_OVERHEAD = 4 * 1024  # boundaries and part headers
-CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody hears it, metrics show it
 MAX_DCID = 65534  # RFC 8832: 65535 is not a stream
 
 
@@ -42,7 +41,7 @@ def routes(broker: Broker, *, base_path: str = "") -> list[Route]:
         try:
             answer = await broker.relay(caller_of(request), offer)
         except CallerGone:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+            return nobody_there()
         below = OFFER_PATHS[request.scope["route"].path]
         headers = {**NO_STORE, **answer.standing.headers(), "location": f"{base_path}{below}/{answer.call_id}"}
         return Response(answer.sdp, 201, headers, MEDIA_TYPE)

@@ -9,9 +9,9 @@ from starlette.routing import Route
 
 from switchboard.broker import Broker, Wish
 from switchboard.endpoints import resource
-from switchboard.endpoints.answering import json_answer
+from switchboard.endpoints.answering import json_answer, nobody_there
 from switchboard.endpoints.reading import caller_of, parse_model, read_json, single_query
-from switchboard.errors import InvalidRequest
+from switchboard.errors import CallerGone, InvalidRequest
 
 
 class _Strict(BaseModel):
@@ -33,19 +33,24 @@ class TokenRequest(_Strict):
     expires_after: ExpiresAfter | None = None
 
 
+NOTHING = TokenRequest()
+
+
 def routes(broker: Broker) -> list[Route]:
     """The route of this module."""
 
     async def token(request: Request) -> Response:
-        body = parse_model(TokenRequest, await read_json(request) if request.method == "POST" else {})
-        credential = await broker.mint(
-            caller_of(request),
-            Wish(
-                preset=one_preset(single_query(request, "preset"), body.preset),
-                session=body.session,
-                seconds=body.expires_after.seconds if body.expires_after else None,
-            ),
+        body = parse_model(TokenRequest, await read_json(request)) if request.method == "POST" else NOTHING
+        wish = Wish(
+            preset=one_preset(single_query(request, "preset"), body.preset),
+            session=body.session,
+            seconds=body.expires_after.seconds if body.expires_after else None,
+            caller_gone=request.is_disconnected,
         )
+        try:
+            credential = await broker.mint(caller_of(request), wish)
+        except CallerGone:
+            return nobody_there()
         return json_answer(
             {
                 "value": credential.value,

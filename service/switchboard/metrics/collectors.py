@@ -33,7 +33,7 @@ LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 MAX_TENANTS = 100
 MAX_EXEMPLAR = 128 - len("request_id")  # characters of a label's value: OpenMetrics bounds name and value together
 
-Mode = Literal["max", "livemax", "mostrecent"]
+Mode = Literal["max", "livemax", "livemin", "mostrecent"]
 
 
 class Metrics:
@@ -65,6 +65,23 @@ class Metrics:
             "Time of one request to a provider; status is the HTTP status, or timeout, unreachable, broken.",
             ("provider", "operation", "status"),
             PROVIDER_BUCKETS,
+        )
+        self._provider_retries = self._counter(
+            "provider_retries",
+            "Requests sent to a provider once more; reason is what came before, as the status of its requests.",
+            ("provider", "operation", "reason"),
+        )
+        self._key_set_aside = self._gauge(
+            "provider_key_set_aside",
+            "1 while a provider's key, by its reference, is set aside because the provider refused it.",
+            ("provider", "key"),
+            mode="livemax",
+        )
+        self._breaker_open = self._gauge(
+            "provider_breaker_open",
+            "1 while a provider is taken to be down: callers are refused at once, one request at a time looks.",
+            ("provider",),
+            mode="livemax",
         )
         self._jwks = self._counter("jwks_refresh", "Fetches of an issuer's key set.", ("issuer", "outcome"))
         self._quota = self._gauge(
@@ -147,6 +164,15 @@ class Metrics:
             "log_lines_dropped", "Lines of the log that were given up because nobody read them."
         )
         self._restarts = self._counter("worker_restarts", "Workers that died and were started again.")
+        self._reloads = self._counter(
+            "config_reload", "Readings of a changed configuration: what was broken is not used.", ("outcome",)
+        )
+        self._good_configuration = self._gauge(
+            "config_last_good_timestamp",
+            "When the configuration in use was last seen to be the one on disk, in unix seconds.",
+            unit="seconds",
+            mode="livemin",
+        )
         # A gauge, because the library's own `Info` is not kept in files.
         self._gauge("build_info", "1, for the running version.", ("version",), mode="max").of(__version__).set(1)
         self._page = OwnPage(self._families)
@@ -193,6 +219,20 @@ class Metrics:
         """Time a provider's answer."""
         self._provider.of(self._providers.label(provider), operation, status).observe(seconds)
 
+    def observe_provider_retry(self, provider: str, operation: str, reason: str) -> None:
+        """Count a request that is sent once more."""
+        self._provider_retries.of(self._providers.label(provider), operation, reason).inc()
+
+    def observe_key(self, provider: str, key: str, *, set_aside: bool) -> None:
+        """Show whether a key is set aside, if its provider is shown by name: several would overwrite each other."""
+        if provider in self._providers:
+            self._key_set_aside.of(provider, key).set(int(set_aside))
+
+    def observe_breaker(self, provider: str, *, is_open: bool) -> None:
+        """Show whether a provider is taken to be down, if it is shown by name."""
+        if provider in self._providers:
+            self._breaker_open.of(provider).set(int(is_open))
+
     def observe_jwks(self, issuer: str, outcome: str) -> None:
         """Count a fetch of an issuer's keys."""
         self._jwks.of(self._issuers.label(issuer), outcome).inc()
@@ -229,6 +269,14 @@ class Metrics:
     def observe_lines_dropped(self, lines: int) -> None:
         """Count lines of the log that nobody will read."""
         self._lines_dropped.of().inc(lines)
+
+    def observe_reload(self, outcome: Literal["ok", "failed"]) -> None:
+        """Count a reading of the configuration at run time."""
+        self._reloads.of(outcome).inc()
+
+    def observe_good_configuration(self, at: float) -> None:
+        """Show when the configuration in use was the one on disk; unix seconds."""
+        self._good_configuration.of().set(at)
 
     def observe_restart(self) -> None:
         """Count a worker that was started again."""

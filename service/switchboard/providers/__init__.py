@@ -31,12 +31,24 @@ class Provider(Protocol):
     """One upstream account.
 
     Failure policy: each method raises `ProviderRefused`, `ProviderUnavailable`, `ProviderTimeout` or `ProviderBusy`;
-    none of them carries a text, key or id of the provider's towards the caller.
+    none of them carries a text, key or id of the provider's towards the caller. With all its tries a method takes no
+    longer than the time that the account was given.
     """
 
     @property
     def calls_url(self) -> str:
         """Where a browser posts its offer with a client secret of this provider."""
+
+    def has_key(self, name: str) -> bool:
+        """Whether calls that were opened with the key of this name can be ended."""
+
+    def check_available(self) -> None:
+        """Whether it makes sense to ask, as far as is known; waits for nothing, and charges nobody.
+
+        Raises:
+            ProviderBusy: the provider is down.
+            ProviderUnavailable: it takes none of the keys.
+        """
 
     async def mint(
         self, session: Mapping[str, Any], *, seconds: int, safety_identifier: str, request_id: str
@@ -52,10 +64,12 @@ class Provider(Protocol):
         dcid: int | None,
         request_id: str,
     ) -> Opened:
-        """Start a call with a browser's SDP offer, which travels byte for byte.
+        """Start a call with a browser's SDP offer, which travels byte for byte, once.
 
         Raises:
             InvalidOffer: the provider could not use the offer.
+            ProviderError: any other reason; if a call came of it all the same, it carries `call_id` and `key_name`, and
+                whoever asked has to hang up.
         """
 
     async def hang_up(self, call_id: str, *, key_name: str, request_id: str) -> bool:

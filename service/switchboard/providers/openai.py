@@ -3,10 +3,10 @@
 Sources: the OpenAI OpenAPI description and openai-python 3.51.0, `resources/realtime/{client_secrets,calls}.py`.
 """
 
-import contextlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 import orjson
 
@@ -21,6 +21,9 @@ from switchboard.errors import (
     ProviderUnavailable,
 )
 from switchboard.providers import Minted, Opened
+from switchboard.providers.account import Account
+from switchboard.providers.keys import KeyRefused, ProviderKey
+from switchboard.providers.retryafter import retry_after
 from switchboard.providers.transport import Part, Reply, TimedOut, Transport, TransportError, Unreachable
 from switchboard.sdp import MAX_BYTES, MEDIA_TYPE, looks_like_answer
 from switchboard.sessions import is_known
@@ -28,18 +31,9 @@ from switchboard.sessions import is_known
 MAX_JSON_BYTES = 512 * 1024  # a session with many tools, echoed
 MAX_SECRET_LENGTH = 4096
 HANGUP_SECONDS = 5.0
-MAX_RETRY_AFTER = 3600
+MOMENTARY = frozenset({408, 409})  # of the answers below 500, what another try may mend
 
-
-@dataclass(frozen=True, slots=True)
-class ProviderKey:
-    """A standard key. Its name (`env:OPENAI_API_KEY`) may be written down; its value goes to the provider only."""
-
-    name: str
-    value: str
-
-    def __repr__(self) -> str:
-        return f"ProviderKey({self.name})"
+Headers = Mapping[str, str]
 
 
 class OpenAI:
@@ -47,111 +41,131 @@ class OpenAI:
 
     Args:
         base_url: ends in `/v1`.
-        keys: standard keys of one project; the first one opens calls.
+        account: its keys are of one project.
         transport: posts, bounded.
-        timeout: seconds for one whole answer.
     """
 
-    def __init__(self, *, base_url: str, keys: Sequence[ProviderKey], transport: Transport, timeout: float) -> None:
+    def __init__(self, *, base_url: str, account: Account, transport: Transport) -> None:
         self._base_url = base_url.rstrip("/")
-        self._keys = keys
+        self._account = account
         self._transport = transport
-        self._timeout = timeout
 
     @property
     def calls_url(self) -> str:
         """See `Provider.calls_url`."""
         return f"{self._base_url}/realtime/calls"
 
+    def has_key(self, name: str) -> bool:
+        """See `Provider.has_key`."""
+        return bool(self._account.keys_of(name))
+
+    def check_available(self) -> None:
+        """See `Provider.check_available`."""
+        self._account.check_available()
+
     async def mint(
         self, session: Mapping[str, Any], *, seconds: int, safety_identifier: str, request_id: str
     ) -> Minted:
-        """See `Provider.mint`."""
-        body = {"expires_after": {"anchor": "created_at", "seconds": seconds}, "session": session}
-        reply = await self._post(
-            "/realtime/client_secrets",
-            operation="mint",
-            key=self._keys[0],
-            headers={
-                "content-type": "application/json",
-                "openai-safety-identifier": safety_identifier,
-                "x-client-request-id": request_id,
-            },
-            body=orjson.dumps(body),
-        )
-        if reply.status != 200:
-            _refuse(reply)
-        return _minted(reply)
+        """See `Provider.mint`. Tried again, because a second secret does no harm."""
+        headers = {
+            "content-type": "application/json",
+            "openai-safety-identifier": safety_identifier,
+            "x-client-request-id": request_id,
+        }
+        body = orjson.dumps({"expires_after": {"anchor": "created_at", "seconds": seconds}, "session": session})
+        return await self._account.ask(partial(self._mint, headers, body), operation="mint")
 
     async def open_call(
         self, offer: bytes, session: Mapping[str, Any], *, safety_identifier: str, dcid: int | None, request_id: str
     ) -> Opened:
         """See `Provider.open_call`. Always multipart: with a standard key, raw SDP would carry no session.
 
-        A call whose answer is of no use is hung up here, as soon as its id is known.
+        Sent once, unless no connection came about or a key was refused: each success is a call that costs.
         """
-        key = self._keys[0]
+        path = "/realtime/calls" + ("" if dcid is None else f"?dcid={dcid}")
+        headers = {
+            "accept": MEDIA_TYPE,
+            "openai-safety-identifier": safety_identifier,
+            "x-client-request-id": request_id,
+        }
+        form = (Part("sdp", MEDIA_TYPE, offer), Part("session", "application/json", orjson.dumps(session)))
+        return await self._account.ask(partial(self._open_call, path, headers, form), operation="call")
+
+    async def hang_up(self, call_id: str, *, key_name: str, request_id: str) -> bool:
+        """See `Provider.hang_up`. Past the breaker, and with a key that is set aside as well: an open call costs.
+
+        404 means over, or opened with another key: so every value that stood behind this name lately has to say it.
+        """
+        keys = self._account.keys_of(key_name)
+        refusal: ProviderError | None = None
+        for key in keys or [self._account.first_key()]:
+            try:
+                reply = await self._send(
+                    f"/realtime/calls/{call_id}/hangup",
+                    operation="hangup",
+                    key=key,
+                    headers={"x-client-request-id": request_id},
+                    body=b"",
+                    timeout=HANGUP_SECONDS,
+                )
+            except TransportError as error:
+                raise _failed(error) from None
+            if _is_success(reply):
+                return True
+            if reply.status != 404 or not keys:
+                refusal = _refusal(reply)
+        if refusal is not None:
+            raise refusal
+        return False
+
+    async def _mint(self, headers: Headers, body: bytes, key: ProviderKey, timeout: float) -> Minted:
         try:
             reply = await self._send(
-                "/realtime/calls" + ("" if dcid is None else f"?dcid={dcid}"),
+                "/realtime/client_secrets", operation="mint", key=key, headers=headers, body=body, timeout=timeout
+            )
+        except TransportError as error:
+            refusal = _failed(error)
+            # No connection, or one that broke; what is too slow or too large would be so again.
+            if not isinstance(error, TimedOut) and error.head is None:
+                refusal.again_after = 0.0
+            raise refusal from None
+        if reply.status == 200:
+            return _minted(reply)
+        _check_key(reply)
+        refusal = _refusal(reply)
+        if reply.status in MOMENTARY or reply.status == 429 or reply.status >= 500:
+            refusal.again_after = retry_after(reply.headers) or 0.0
+        raise refusal
+
+    async def _open_call(
+        self, path: str, headers: Headers, form: Sequence[Part], key: ProviderKey, timeout: float
+    ) -> Opened:
+        try:
+            reply = await self._send(
+                path,
                 operation="call",
                 key=key,
-                headers={
-                    "accept": MEDIA_TYPE,
-                    "openai-safety-identifier": safety_identifier,
-                    "x-client-request-id": request_id,
-                },
-                body=(Part("sdp", MEDIA_TYPE, offer), Part("session", "application/json", orjson.dumps(session))),
+                headers=headers,
+                body=form,
+                timeout=timeout,
                 max_bytes=MAX_BYTES,
                 head_first=True,
             )
         except TransportError as error:
             refusal = _failed(error)
-            await self._end_unheard(refusal, error.head, key, request_id)
-            raise refusal from None
+            if refusal.untried:
+                refusal.again_after = 0.0
+            raise _left_behind(refusal, error.head, key) from None
         if reply.status == 400 and _error_of(reply).get("code") == "invalid_offer":
             raise InvalidOffer("The voice provider cannot use this SDP offer; send the browser's `sdp` unchanged.")
         if not _is_success(reply):
-            _refuse(reply)
+            _check_key(reply)
+            raise _refusal(reply)
         call_id = _call_id(reply)
+        # By what it holds, not by its content type: live servers say text/plain.
         if call_id is None or not looks_like_answer(reply.body):
-            refusal = _with_id(ProviderUnavailable(), reply)
-            await self._end_unheard(refusal, reply, key, request_id)
-            raise refusal
+            raise _left_behind(_senseless(reply), reply, key)
         return Opened(call_id, reply.body, key.name, _request_id(reply))
-
-    async def hang_up(self, call_id: str, *, key_name: str, request_id: str) -> bool:
-        """See `Provider.hang_up`. 404 means over, or opened with another key: `key_name` rules the latter out."""
-        key = next((key for key in self._keys if key.name == key_name), self._keys[0])
-        reply = await self._post(
-            f"/realtime/calls/{call_id}/hangup",
-            operation="hangup",
-            key=key,
-            headers={"x-client-request-id": request_id},
-            body=b"",
-            timeout=HANGUP_SECONDS,
-        )
-        if reply.status == 404 and key.name == key_name:
-            return False
-        if not _is_success(reply):
-            _refuse(reply)
-        return True
-
-    async def _end_unheard(self, refusal: ProviderError, head: Reply | None, key: ProviderKey, request_id: str) -> None:
-        """Hang up a call that exists but whose answer nobody will hear."""
-        if head is None:
-            return
-        refusal.provider_request_id = _request_id(head)
-        refusal.call_id = _call_id(head)
-        if refusal.call_id is not None and _is_success(head):
-            with contextlib.suppress(ProviderError):
-                await self.hang_up(refusal.call_id, key_name=key.name, request_id=request_id)
-
-    async def _post(self, path: str, **request: Any) -> Reply:
-        try:
-            return await self._send(path, **request)
-        except TransportError as error:
-            raise _failed(error) from None
 
     async def _send(
         self,
@@ -159,9 +173,9 @@ class OpenAI:
         *,
         operation: str,
         key: ProviderKey,
-        headers: Mapping[str, str],
+        headers: Headers,
         body: bytes | Sequence[Part],
-        timeout: float | None = None,
+        timeout: float,
         max_bytes: int = MAX_JSON_BYTES,
         head_first: bool = False,
     ) -> Reply:
@@ -174,7 +188,7 @@ class OpenAI:
                 "user-agent": f"switchboard/{__version__}",
             },
             body=body,
-            timeout=timeout or self._timeout,
+            timeout=timeout,
             max_bytes=max_bytes,
             head_first=head_first,
         )
@@ -183,6 +197,16 @@ class OpenAI:
 def _failed(error: TransportError) -> ProviderError:
     refusal: ProviderError = ProviderTimeout() if isinstance(error, TimedOut) else ProviderUnavailable()
     refusal.untried = isinstance(error, Unreachable)
+    refusal.cause = error.label
+    return refusal
+
+
+def _left_behind(refusal: ProviderError, head: Reply | None, key: ProviderKey) -> ProviderError:
+    """With the call that exists although its answer is of no use, if its id has come."""
+    if head is not None:
+        refusal.provider_request_id = _request_id(head)
+        if _is_success(head):
+            refusal.call_id, refusal.key_name = _call_id(head), key.name
     return refusal
 
 
@@ -198,29 +222,53 @@ def _call_id(reply: Reply) -> str | None:
 
 
 def _minted(reply: Reply) -> Minted:
+    media_type = reply.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     try:
         match orjson.loads(reply.body):
-            case {"value": str(value), "expires_at": int(expires_at), "session": dict(session)} if 0 < len(
-                value
-            ) <= MAX_SECRET_LENGTH and not isinstance(expires_at, bool):
+            case {"value": str(value), "expires_at": int(expires_at), "session": dict(session)} if (
+                0 < len(value) <= MAX_SECRET_LENGTH and not isinstance(expires_at, bool) and media_type.endswith("json")
+            ):
                 return Minted(value, expires_at, session, _request_id(reply))
     except orjson.JSONDecodeError:
         pass
-    raise _with_id(ProviderUnavailable(), reply)
+    raise _senseless(reply)
 
 
-def _refuse(reply: Reply) -> NoReturn:
+def _check_key(reply: Reply) -> None:
+    """Whether an answer is about the key.
+
+    Raises:
+        KeyRefused: it is. Not by a 403 that names what it is about: the session of one preset says nothing of the key.
+    """
+    error = _error_of(reply)
+    if error.get("code") == "insufficient_quota":
+        raise KeyRefused("insufficient_quota", _request_id(reply))
+    is_named = bool(error.get("param")) or error.get("code") == "model_not_found"
+    if reply.status == 401 or (reply.status == 403 and not is_named):
+        raise KeyRefused(str(reply.status), _request_id(reply))
+
+
+def _refusal(reply: Reply) -> ProviderError:
     """The provider's "no" in our words; of its own only the path of a field that our schema knows gets through."""
     error = _error_of(reply)
-    if reply.status == 429:
-        if error.get("code") == "insufficient_quota":
-            raise _with_id(ProviderUnavailable(), reply)
-        busy = _with_id(ProviderBusy(retry_after=_retry_after(reply)), reply)
-        busy.untried = True
-        raise busy
-    if 400 <= reply.status < 500:
-        raise _with_id(ProviderRefused(param=_known_param(error.get("param"))), reply)
-    raise _with_id(ProviderUnavailable(), reply)
+    refusal: ProviderError
+    if reply.status == 429 and error.get("code") != "insufficient_quota":
+        refusal = ProviderBusy(retry_after=math.ceil(retry_after(reply.headers, default=1.0)))
+        refusal.untried = True
+    elif 400 <= reply.status < 500 and reply.status not in (*MOMENTARY, 429):
+        refusal = ProviderRefused(param=_known_param(error.get("param")))
+    else:
+        refusal = ProviderUnavailable()
+    return _explained(refusal, reply)
+
+
+def _senseless(reply: Reply) -> ProviderError:
+    return _explained(ProviderUnavailable(), reply)
+
+
+def _explained(refusal: ProviderError, reply: Reply) -> ProviderError:
+    refusal.provider_request_id, refusal.cause = _request_id(reply), str(reply.status)
+    return refusal
 
 
 def _error_of(reply: Reply) -> Mapping[str, Any]:
@@ -236,15 +284,5 @@ def _known_param(param: object) -> str | None:
     return param if isinstance(param, str) and param.startswith("session.") and is_known(param) else None
 
 
-def _retry_after(reply: Reply) -> int:
-    given = reply.headers.get("retry-after", "")
-    return min(int(given), MAX_RETRY_AFTER) if given.isascii() and given.isdigit() and len(given) < 6 else 1
-
-
 def _request_id(reply: Reply) -> str | None:
     return reply.headers.get("x-request-id")
-
-
-def _with_id(error: ProviderError, reply: Reply) -> ProviderError:
-    error.provider_request_id = _request_id(reply)
-    return error

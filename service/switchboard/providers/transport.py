@@ -21,10 +21,11 @@ from pyreqwest.exceptions import (
 from pyreqwest.multipart import FormBuilder, PartBuilder
 from pyreqwest.response import Response
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 5.0  # TCP and TLS; three lost packets
+READ_SECONDS = 10.0  # without a single byte: long before others give up, a provider that hangs is not worth waiting for
 IDLE_SECONDS = 60.0  # shorter than what load balancers grant, so that they never close under a request
 NOT_CONNECTED = "client error (Connect)"  # among hyper's causes when no connection came about
-READ_HEADERS = ("content-type", "location", "retry-after", "x-request-id")
+READ_HEADERS = ("content-type", "location", "retry-after", "retry-after-ms", "x-request-id")
 MAX_IDLE = 512  # kept connections: a thousand calls a second at 250 ms use half of them
 
 
@@ -116,6 +117,7 @@ class PyreqwestTransport:
             .zstd(enable=False)
             .deflate(enable=False)
             .connect_timeout(timedelta(seconds=CONNECT_SECONDS))
+            .read_timeout(timedelta(seconds=READ_SECONDS))
             .pool_idle_timeout(timedelta(seconds=IDLE_SECONDS))
             .pool_max_idle_per_host(MAX_IDLE)
             .build()

@@ -31,7 +31,7 @@ const WORDS = {
   provider_refused: { what: "The provider turned the call down.", next: "That is for the operator: the reason stands in Switchboard’s log under this request id." },
   provider_unavailable: { what: "The provider cannot be reached.", next: "Try again in a moment." },
   provider_timeout: { what: "The provider did not answer in time.", next: "Try again. If the late call did start, Switchboard has hung it up." },
-  provider_busy: { what: "The provider is at its limit.", next: "Wait for the countdown, then try again." },
+  provider_busy: { what: "The provider is at its limit, or down for a moment.", next: "Wait for the countdown, then try again." },
   degraded: { what: "Switchboard cannot check limits just now and will not guess.", next: "Wait for the countdown. The operator sees it in /readyz." },
   audit_unavailable: { what: "Switchboard could not write its record, so it handed nothing out.", next: "Wait for the countdown. An operator has to look at the audit sink." },
   draining: { what: "This server is shutting down for an update.", next: "Try again: another one will answer." },
