@@ -322,7 +322,7 @@ class Monitor:
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
-        self._names = {one._sha: name for name, one in vars(RedisLedger(connect(server.url))._scripts).items()}
+        self._names = {one.sha: name for name, one in vars(RedisLedger(connect(server.url))._scripts).items()}
         self._client = client_library.Redis(port=server.port, decode_responses=True, socket_timeout=10)
         self._seen: list[dict[str, Any]] = []
         self._marks = 0

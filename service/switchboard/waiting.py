@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from switchboard.errors import CallerGone
 
-LOOK_SECONDS = 0.25  # between two looks; most answers are there before the first
+LOOK_SECONDS = 1.0  # between two looks; most answers are there before the first
 
 
 @asynccontextmanager

@@ -15,8 +15,7 @@ from switchboard.ledger import redis as redis_ledger
 from switchboard.ledger import register as memory_register
 from switchboard.ledger.connection import connect
 from switchboard.ledger.memory import MemoryLedger
-from switchboard.ledger.redis import RedisLedger
-from switchboard.ledger.resilient import LANES
+from switchboard.ledger.redis import LANES, RedisLedger
 from switchboard.ratelimit import UNLIMITED, Quota, Standing, Window
 from tests.support.ledgers import OTHER, USER, a_slot, about, an_opening, asked, bound, offered, slot_of
 

@@ -18,8 +18,8 @@ from switchboard.ledger import CLAIM_SECONDS, KEPT_SECONDS, RECORD_SECONDS, Endi
 from switchboard.ledger.connection import connect
 from switchboard.ledger.memory import BEHIND_SECONDS, MemoryLedger
 from switchboard.ledger.patience import patience
-from switchboard.ledger.redis import RedisLedger, _bucket
-from switchboard.ledger.resilient import LANES, ResilientLedger
+from switchboard.ledger.redis import LANES, RedisLedger, _bucket
+from switchboard.ledger.resilient import ResilientLedger
 from switchboard.ratelimit import UNLIMITED, Quota
 from tests.support.faults import DECISION_MS, STALL_MS, until
 from tests.support.ledgers import OTHER, USER, Clock, a_slot, an_opening, asked, bound, offered
@@ -33,6 +33,8 @@ TRIES = 3  # bounds in milliseconds, on a machine that may have other things to 
 
 class Scripted(MemoryLedger):
     """A shared ledger that is away on demand, that can lose its data, and counts how often it is asked."""
+
+    lanes: int | None = LANES
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock=clock, window_clock=clock)

@@ -4,19 +4,16 @@
 `redis+cluster://host:port,host:port` a Cluster; the notation is that of the library `limits`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import AbstractConnection, RedisSSLContext
+from redis.asyncio.connection import RedisSSLContext
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelManagedSSLConnection
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 # For one answer, and for a connection. Longer than a step of the ledger, which has a bound of its own: this one lets
@@ -50,54 +47,6 @@ class _OneContext(SSLConnection):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.ssl_context = self.shared
-
-
-class _Server(Redis):
-    """One server. Scripts, which every request waits for, go to its connections directly: the library's own way from a
-    command to a connection takes several times as long as Redis does.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._free: list[AbstractConnection] = []
-
-    async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
-        """See `Commands`. Bounded in time by the caller alone."""
-        connection = await self._connection()
-        try:
-            packed = pack_command(("EVALSHA", sha, numkeys, *keys_and_args))
-            await connection.send_packed_command([packed], check_health=False)
-            answer = await connection.read_response(timeout=math.inf)
-        except ResponseError:  # an answer like another
-            self._free.append(connection)
-            raise
-        except BaseException:
-            # An answer may still come, and would be taken for the next one's.
-            await self._give_up(connection)
-            raise
-        self._free.append(connection)
-        return answer
-
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        """Close all connections."""
-        while self._free:
-            await self._give_up(self._free.pop())
-        await super().aclose(close_connection_pool)
-
-    async def _connection(self) -> AbstractConnection:
-        while self._free:
-            connection = self._free.pop()
-            if connection.is_connected and not await connection.can_read():
-                return connection
-            await self._give_up(connection)  # the server has closed it meanwhile
-        made: AbstractConnection = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # left so
-        made.socket_timeout = None  # it would make a task of each command
-        return made
-
-    async def _give_up(self, connection: AbstractConnection) -> None:
-        await connection.disconnect(nowait=True)
-        connection.socket_timeout = LONE_SOCKET_SECONDS
-        await self.connection_pool.release(connection)
 
 
 class _Primary(Redis):
@@ -164,7 +113,7 @@ def _server(url: str, bounds: dict[str, Any]) -> Redis:
         raise RedisUrlError(str(error)) from None
     if issubclass(pool.connection_class, SSLConnection):
         pool.connection_class = _one_context(SSLConnection, pool.connection_kwargs)
-    return _Server.from_pool(pool)  # and closes it
+    return Redis.from_pool(pool)  # and closes it
 
 
 def _cluster(hosts: list[tuple[str, int]], bounds: dict[str, Any], *, tls: bool) -> RedisCluster:

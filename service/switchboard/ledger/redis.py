@@ -15,7 +15,8 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, ResponseError
 
 from switchboard.calls import Call, EndedBy, Opening
 from switchboard.errors import GrantUsed, TenantSuspended
@@ -34,8 +35,13 @@ from switchboard.ledger import (
 )
 from switchboard.ledger.connection import Commands
 from switchboard.ledger.patience import patience
+from switchboard.ledger.pipeline import Pipeline
 from switchboard.ratelimit import Quota, Standing, Window
 
+# Steps at one time where each needs a connection of its own: one takes a fraction of a millisecond, and more would only
+# queue elsewhere. As many connections are there from the first probe on: a burst that had to make its own, on a busy
+# machine, would take Redis for dead.
+LANES = 16
 BUCKETS = 16  # enough to spread over the nodes of a Cluster, few enough to ask them all twice a second
 HASTENED = 100  # open calls of a suspended tenant that one sweep makes due: a script must not keep Redis from others
 WAIT_SECONDS = 0.1  # for one step, within the 250 ms in which a request has to be decided
@@ -50,15 +56,15 @@ class Script:
     """A Lua script, called by its hash; sent whole when the server does not know it (any more)."""
 
     def __init__(self, name: str) -> None:
-        self._text = "\n".join(_SCRIPTS.joinpath(f"{one}.lua").read_text(encoding="utf-8") for one in ("common", name))
+        self.text = "\n".join(_SCRIPTS.joinpath(f"{one}.lua").read_text(encoding="utf-8") for one in ("common", name))
         # SHA-1 is how Redis names scripts.
-        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, client: Commands, key: str, args: Sequence[str | int]) -> Any:
         try:
-            return await client.evalsha(self._sha, 1, key, *args)
+            return await client.evalsha(self.sha, 1, key, *args)
         except NoScriptError:
-            return await client.eval(self._text, 1, key, *args)
+            return await client.eval(self.text, 1, key, *args)
 
 
 class _Scripts:
@@ -91,6 +97,9 @@ class RedisLedger:
     def __init__(self, client: Commands, *, wait: float = WAIT_SECONDS) -> None:
         self._client = client
         self._wait = wait
+        self._pipeline: Pipeline | None = None
+        if isinstance(client, Redis):  # a Cluster's commands go to several servers
+            self._pipeline = Pipeline(client.connection_pool, wait=wait, at_most=STALLED * wait)
         self._scripts = _Scripts()
         self._first_bucket = 0
         self._generations: dict[int, bytes] = {}
@@ -196,6 +205,11 @@ class RedisLedger:
         return Sweep(now, tuple(due), frozenset(suspended))
 
     @property
+    def lanes(self) -> int | None:
+        """See `Primary.lanes`."""
+        return LANES if self._pipeline is None else None
+
+    @property
     def generation(self) -> tuple[bytes, ...]:
         """Changes when Redis has lost its data, or some of it."""
         return tuple(self._generations[bucket] for bucket in sorted(self._generations))
@@ -268,6 +282,8 @@ class RedisLedger:
     async def aclose(self) -> None:
         """Close the connections; a server that does not answer to that either has to do without an answer."""
         with contextlib.suppress(LedgerAway):
+            if self._pipeline is not None:
+                await self._pipeline.aclose()
             await self._within(SEARCH_SECONDS, self._client.aclose())
 
     async def _keep_flips(self, bucket: int, there: dict[str, int]) -> None:
@@ -286,16 +302,28 @@ class RedisLedger:
         return await self._run_in(_bucket(tenant), script, args)
 
     async def _run_in(self, bucket: int, script: Script, args: Sequence[str | int]) -> Any:
-        return await self._within(self._wait, script.run(self._client, _due(bucket), args))
+        if self._pipeline is None:
+            return await self._within(self._wait, script.run(self._client, _due(bucket), args))
+        try:
+            return await self._pipeline.run(script.sha, _due(bucket), args)
+        except NoScriptError:
+            return await self._within(self._wait, self._client.eval(script.text, 1, _due(bucket), *args))
+        except ResponseError as error:
+            raise _away(error) from error
 
     async def _within(self, seconds: float, step: Awaitable[Any]) -> Any:
         try:
             async with patience(seconds, at_most=STALLED * seconds):
                 return await step
         except Exception as error:
-            # Whatever it was, Redis has not answered as it should: besides errors of its own the library lets through
-            # some of the socket's and the event loop's. Not the error's text: it may quote keys.
-            raise LedgerAway(type(error).__name__) from error
+            raise _away(error) from error
+
+
+def _away(error: Exception) -> LedgerAway:
+    """Whatever it was, Redis has not answered as it should: besides errors of its own the library lets through some of
+    the socket's and the event loop's. Not the error's text: it may quote keys.
+    """
+    return LedgerAway(type(error).__name__)
 
 
 # As in common.lua, and in the order of `Call`.

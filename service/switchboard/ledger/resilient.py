@@ -22,9 +22,6 @@ from switchboard.ledger.memory import MemoryLedger
 from switchboard.ledger.patience import patience
 
 PROBE_SECONDS = 0.25  # between two looks whether the ledger is back; longer than a step may take
-# Steps at one time: one takes a fraction of a millisecond, and more would only queue elsewhere. As many connections are
-# there from the first probe on: a burst that had to make its own, on a busy machine, would take Redis for dead.
-LANES = 16
 LANE_SECONDS = 0.1  # that a step waits for its lane, not counting what this process computes meanwhile
 RETRY_AFTER = 1
 HEAL_SECONDS = 2.0  # after the way back was found: replicas tell what they know before anybody ends a call
@@ -50,6 +47,10 @@ class Primary(Ledger, Protocol):
 
     async def restore(self, call: Call) -> None:
         """Write an open call back that was lost; one that is known stays, but for heartbeats that went unheard."""
+
+    @property
+    def lanes(self) -> int | None:
+        """How many steps at one time it takes; None: as many as there are."""
 
     @property
     def generation(self) -> tuple[bytes, ...]:
@@ -83,7 +84,7 @@ class ResilientLedger:
         self._on_switch = on_switch
         self._away = asyncio.Event()
         self._has_gaps = asyncio.Event()
-        self._lanes = asyncio.Semaphore(LANES)
+        self._lanes = None if primary.lanes is None else asyncio.Semaphore(primary.lanes)
         self._ended_since = math.inf
         self._away_since = self._patient_until = 0.0
         self._generation: tuple[bytes, ...] | None = None
@@ -291,7 +292,9 @@ class ResilientLedger:
         """What the shared ledger answers; `AWAY` if it does not."""
         if not self.degraded:
             try:
-                async with self._lane():
+                if self._lanes is None:
+                    return await step()
+                async with self._lane(self._lanes):
                     if not self.degraded:  # it may have been found away while this step waited for its lane
                         return await step()
             except LedgerAway as error:
@@ -299,19 +302,19 @@ class ResilientLedger:
         return AWAY
 
     @asynccontextmanager
-    async def _lane(self) -> AsyncIterator[None]:
-        if self._lanes.locked():
+    async def _lane(self, lanes: asyncio.Semaphore) -> AsyncIterator[None]:
+        if lanes.locked():
             try:
                 async with patience(LANE_SECONDS):
-                    await self._lanes.acquire()
+                    await lanes.acquire()
             except TimeoutError:
                 raise LedgerAway("TooSlow") from None
         else:
-            await self._lanes.acquire()
+            await lanes.acquire()
         try:
             yield
         finally:
-            self._lanes.release()
+            lanes.release()
 
     def _degrade(self, error: LedgerAway) -> None:
         self._on_error(str(error))
