@@ -192,7 +192,10 @@ async def _send(status: int, headers: dict[str, str], body: bytes, send: Send) -
 
 def _first(scope: Scope, name: bytes) -> str | None:
     """A header's first line. `Headers` would decode all of them, for each wrapper anew."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
 
 
 def method_of(scope: Scope) -> str:
