@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long prove-rolling prove-limits prove-audit prove-calls prove-start prove-image prove-chart bench bench-guard load chart chart-files lint fix lock clean
+.PHONY: help demo test test-long prove-rolling prove-limits prove-audit prove-calls prove-start prove-image prove-chart prove-fuzz drill bench bench-guard load chart chart-files lint fix lock sbom clean
 PYTHON := .venv/bin/python
 
 help: ## List the targets.
@@ -45,6 +45,14 @@ prove-chart: ## Hold the chart against a real API server, write docs/proof/chart
 	@scripts/setup proof
 	@PATH="$$PWD/.venv/bin:$$PATH" $(PYTHON) -m tests.prove.chart --write
 
+prove-fuzz: ## A million inputs and the whole contract from fuzzers, and write docs/proof/fuzz.md; five minutes.
+	@scripts/setup fuzz
+	@$(PYTHON) -m tests.prove.fuzz --full --write
+
+drill: ## Break one thing after the other under load, judge every answer, write docs/proof/drill.md; eight minutes.
+	@scripts/setup test
+	@$(PYTHON) -m tests.prove.drill --full --write
+
 bench: ## Measure how fast it is, beside others, and write docs/proof/bench.md; half an hour on a machine that does nothing else.
 	@scripts/setup bench
 	@$(PYTHON) -m tests.bench --write $(ARGS)
@@ -77,6 +85,10 @@ fix: ## Let ruff repair what it can.
 lock: ## Write every lock anew: locks/*.txt and that of the npm packages (UPGRADE=1 takes newer versions).
 	@scripts/setup test
 	@scripts/lock
+
+sbom: ## Write what is in the product, with versions and hashes, as CycloneDX: build/sbom.
+	@scripts/setup test
+	@scripts/sbom
 
 clean: ## Remove everything that was made here.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* build dist tests/bench/express/node_modules tests/e2e/clients/node_modules tests/helm/tools/node_modules

@@ -28,7 +28,8 @@ from tests.support.contract import DOCUMENT, METHODS, OPERATIONS, check, mistake
 
 PAGE_PARTS = "/docs/"  # what the page loads is no contract
 AWAY = "http://127.0.0.1:9/"  # an issuer that nobody runs
-MINTING = ("getToken", "createToken")
+CREATING = ("createToken", "createClientSecret")  # with a body of choices
+MINTING = ("getToken", *CREATING)
 OFFERING = ("openCall", "openCallAtSession", "openCallAtProvidersPath")
 ENDING = ("endCall", "endCallAtProvidersPath")
 CALLING = ("getCall", *ENDING)
@@ -151,7 +152,7 @@ class Asking:
         method, path = OPERATIONS[operation]
         if "{call_id}" in path:
             path = path.replace("{call_id}", (self.call_path or await self.open_call()).rpartition("/")[2])
-        if operation == "createToken" and not content:
+        if operation in CREATING and not content:
             content = {"json": {}}
         if operation in REPORTING and not content:
             content = {"json": {"event": "alive", "rtt_ms": 40}}
@@ -225,10 +226,10 @@ async def _(ask, operation, patch):
     return await ask(operation, content=b"v=0\r\n", headers={"content-type": "application/sdp"})
 
 
-@refused("override_not_allowed", "createToken", *OFFERING)
+@refused("override_not_allowed", *CREATING, *OFFERING)
 async def _(ask, operation, patch):
     session = {"instructions": "Say anything."}
-    if operation == "createToken":
+    if operation in CREATING:
         return await ask(operation, json={"session": session})
     return await ask(operation, files=_form(worlds.OFFER, session))
 
@@ -309,7 +310,7 @@ async def _(ask, operation, patch):
     return await ask(operation)
 
 
-@refused("request_timeout", "createToken", *OFFERING, *REPORTING)
+@refused("request_timeout", *CREATING, *OFFERING, *REPORTING)
 async def _(ask, operation, patch):
     patch.setattr(reading, "BODY_SECONDS", 0.05)
 
@@ -320,12 +321,12 @@ async def _(ask, operation, patch):
     return await ask(operation, content=dripping(), headers={"content-type": _media_type(operation)})
 
 
-@refused("payload_too_large", "createToken", *OFFERING, *REPORTING)
+@refused("payload_too_large", *CREATING, *OFFERING, *REPORTING)
 async def _(ask, operation, patch):
     return await ask(operation, content=b"v" * 70_000, headers={"content-type": _media_type(operation)})
 
 
-@refused("unsupported_media_type", "createToken", *OFFERING, *REPORTING)
+@refused("unsupported_media_type", *CREATING, *OFFERING, *REPORTING)
 async def _(ask, operation, patch):
     return await ask(operation, content=b"v=0", headers={"content-type": "application/octet-stream"})
 
@@ -416,7 +417,7 @@ async def _with_faults(ask, operation, **faults):
 
 
 def _media_type(operation):
-    return "application/json" if operation == "createToken" else "application/sdp"
+    return "application/json" if operation in CREATING else "application/sdp"
 
 
 def _form(offer, session):
@@ -623,9 +624,10 @@ async def test_a_request_id_comes_back(ask):
 
 @pytest.mark.anyio
 async def test_the_examples_of_requests_work(ask):
-    wishes = DOCUMENT["paths"]["/token"]["post"]["requestBody"]["content"]["application/json"]["examples"]
-    for wish in wishes.values():
-        assert (await ask("createToken", json=wish["value"])).status_code == 200
+    for operation in CREATING:
+        described = DOCUMENT["paths"][OPERATIONS[operation][1]]["post"]["requestBody"]
+        for wish in described["content"]["application/json"]["examples"].values():
+            assert (await ask(operation, json=wish["value"])).status_code == 200
     offers = DOCUMENT["components"]["requestBodies"]["Offer"]["content"]
     offer = resolved(offers["application/sdp"]["examples"]["offer"])["value"]
     for media_type in ("application/sdp", "text/plain"):

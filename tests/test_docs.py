@@ -29,6 +29,7 @@ PAGES = sorted(
     for file in ROOT.rglob("*.md")
     if not any(part.startswith(".") or part == "node_modules" for part in file.relative_to(ROOT).parts)
 )
+LANGUAGES = {".js": "js", ".py": "python"}  # of examples, by the end of their names
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -188,13 +189,14 @@ def test_the_table_of_dependencies_equals_the_project():
     assert told == [re.split(r"[\[><=~ ]", one)[0] for one in project["dependencies"]]
 
 
-def test_code_for_clients_is_what_the_browser_tests_run():
-    examples = {file: file.read_text(encoding="utf-8") for file in (DOCS / "examples").rglob("*.js")}
+def test_code_for_clients_is_what_the_tests_run():
+    files = (file for file in (DOCS / "examples").rglob("*") if file.suffix in LANGUAGES)
+    examples = {file: file.read_text(encoding="utf-8") for file in files}
     assert examples
     shown = [
         block
         for language, block in FENCE.findall((DOCS / "clients.md").read_text(encoding="utf-8"))
-        if language == "js"
+        if language in LANGUAGES.values()
     ]
     assert sorted(shown) == sorted(examples.values())
     tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "e2e").glob("test_*.py"))
@@ -202,9 +204,15 @@ def test_code_for_clients_is_what_the_browser_tests_run():
 
 
 def test_the_table_of_clients_equals_the_lock():
-    lock = json.loads((ROOT / "tests/e2e/clients/package-lock.json").read_text(encoding="utf-8"))["packages"]
-    told = [client.replace("`", "").split(" ") for client, *_ in rows(DOCS / "clients.md", "client")]
-    assert dict(told) == {name: lock[f"node_modules/{name}"]["version"] for name in lock[""]["dependencies"]}
+    npm = json.loads((ROOT / "tests/e2e/clients/package-lock.json").read_text(encoding="utf-8"))["packages"]
+    locked = {name: npm[f"node_modules/{name}"]["version"] for name in npm[""]["dependencies"]}
+    pip = re.search(r"^openai==(\S+)", (ROOT / "locks/dev.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert pip
+    told = [client.replace("`", "").split(" ", maxsplit=1) for client, *_ in rows(DOCS / "clients.md", "client")]
+    assert {name: version for name, version in told if "Python" not in version} == {
+        name: f"{version} for Node" if name == "openai" else version for name, version in locked.items()
+    }
+    assert [client for client in told if "Python" in client[1]] == [["openai", f"{pip[1]} for Python"]]
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{page.name}-{number}") for page, number, block in blocks()])

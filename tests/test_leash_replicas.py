@@ -15,6 +15,7 @@ import pytest
 from switchboard import app, tenants
 from switchboard.calls import Call
 from switchboard.errors import ProviderError
+from switchboard.leash import Retries
 from switchboard.ledger import RECORD_SECONDS
 from tests.support import world as worlds
 from tests.support.redis import redis_server
@@ -406,7 +407,7 @@ async def test_an_offer_that_finds_no_room_costs_nothing(running):
         assert (await decided(world, here)).json()["code"] == "rate_limited"
 
 
-async def test_the_wait_between_tries_grows_from_one_second_to_thirty(running):
+async def test_tries_wait_one_second_and_then_two(running):
     async with running() as (world, _):
         location = await opened(world)
         leash, ledger = world.broker._leash, world.broker._ledger
@@ -422,7 +423,29 @@ async def test_the_wait_between_tries_grows_from_one_second_to_thirty(running):
             with pytest.raises(ProviderError):
                 await leash.hang_up(replace(call, attempts=attempts), "deadline", request_id="r-1")
         ledger.put_off = as_it_was
-        assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+        assert waits == [1, 2, 2, 2, 2, 2, 2, 2]
         # However long the provider cannot be asked: after its own hour and a minute the call is over.
         old = replace(call, started_at=call.started_at - 3661)
         assert (await leash.hang_up(old, "deadline", request_id="r-1")).call.ended_at is not None
+
+
+def test_the_wait_between_tries_grows_with_the_calls_that_fail():
+    now = 0.0
+    retries = Retries(clock=lambda: now)
+
+    def failing(number, provider="openai"):
+        return Call(f"rtc_{number}", "acme", "iss", "user", "support", provider, "env:K", 1000.0, 4600.0, attempts=9)
+
+    def wait(number, provider="openai"):
+        return retries.wait(failing(number, provider))
+
+    assert {wait(number) for number in range(40)} == {2.0}
+    assert wait(0) == 2.0, "the same once more"
+    assert [wait(number) for number in range(40, 1000)][-1] == 30.0
+    assert wait(1000, provider="azure") == 2.0
+    for number in range(980):
+        retries.succeeded(failing(number))
+    assert wait(999) == 2.0
+    wait_of_many = [wait(number) for number in range(200)][-1]
+    now = 31.0
+    assert (wait_of_many, wait(0)) == (11.0, 2.0), "those of long ago are others' by now"

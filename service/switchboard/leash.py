@@ -7,6 +7,8 @@ end on record. A hang-up that fails is tried again until the provider says that 
 import asyncio
 import contextlib
 import secrets
+import time
+from collections import defaultdict
 from collections.abc import Callable
 
 from switchboard.admission import KillSwitch, Policies
@@ -20,7 +22,36 @@ TICK_SECONDS = 0.5  # between two looks at what is due; a suspended tenant is re
 POLICY_SECONDS = 1.0  # between two looks at the open calls of tenants that the policy suspends
 AT_ONCE = 64  # hang-ups of one replica
 HANGUP_SECONDS = 2.0  # shorter than a claim, after which another replica would try as well
-LONGEST_WAIT_SECONDS = 30.0  # between two tries
+# Between two tries. With a try that takes all of its time, and a look, less than five after the provider is back.
+WAIT_SECONDS = 2.0
+TRIES_PER_SECOND = 20  # of one replica at one provider: where more calls than that wait, each waits longer
+LONGEST_WAIT_SECONDS = 30.0
+
+
+class Retries:
+    """How long hang-ups that failed wait: short, so that none is late when the provider is back, and longer the more
+    there are, so that a provider that is down is not asked more often than it can bear.
+
+    Args:
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failing: defaultdict[str, dict[str, float]] = defaultdict(dict)  # by provider: calls, the latest last
+
+    def wait(self, call: Call) -> float:
+        """Seconds until the next try for a call whose hang-up has just failed."""
+        now, failing = self._clock(), self._failing[call.provider]
+        failing.pop(call.id, None)
+        failing[call.id] = now
+        while now - failing[oldest := next(iter(failing))] > LONGEST_WAIT_SECONDS:
+            del failing[oldest]  # another replica tries, or has ended it
+        return min(2.0**call.attempts, max(WAIT_SECONDS, len(failing) / TRIES_PER_SECOND), LONGEST_WAIT_SECONDS)
+
+    def succeeded(self, call: Call) -> None:
+        """Nothing is to be tried for it any more."""
+        self._failing[call.provider].pop(call.id, None)
 
 
 class Leash:
@@ -51,6 +82,7 @@ class Leash:
         self._clock = clock
         self._kill_switch = kill_switch
         self._new_request_id = new_request_id
+        self._retries = Retries()
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -91,11 +123,12 @@ class Leash:
                 was_open = await provider.hang_up(call.id, key_name=call.key_name, request_id=request_id)
         except (ProviderError, TimeoutError) as error:
             if not call.is_surely_over(self._clock()):
-                await self._ledger.put_off(call, by=by, seconds=min(2.0**call.attempts, LONGEST_WAIT_SECONDS))
+                await self._ledger.put_off(call, by=by, seconds=self._retries.wait(call))
                 if isinstance(error, TimeoutError):
                     raise ProviderTimeout from None
                 raise
             was_open = False
+        self._retries.succeeded(call)
         # Over at the first try: nobody here ended it. But the owner closes the connection as well, and several offers
         # that want the room of one call hang it up at the same moment: these may be overtaken.
         is_ours = was_open or by in ("owner", "replaced") or call.attempts > 1

@@ -43,11 +43,15 @@ class Site:
         return self.url + page
 
 
-def built(module: Path) -> bytes:
-    """The module as one script for browsers, with its packages in it, as an app's own build makes it."""
+FOR_BROWSERS = ("--format=iife", "--global-name=example")
+FOR_NODE = ("--format=esm", "--platform=node")
+
+
+def built(module: Path, form: tuple[str, str] = FOR_BROWSERS) -> bytes:
+    """The module as one script, with its packages in it, as an app's own build makes it."""
     assert ESBUILD.exists(), "the clients are not installed: run scripts/setup test"
     made = subprocess.run(
-        [str(ESBUILD), str(module), "--bundle", "--format=iife", "--global-name=example", "--log-level=warning"],
+        [str(ESBUILD), str(module), "--bundle", *form, "--log-level=warning"],
         env={**os.environ, "NODE_PATH": str(PACKAGES)},  # the examples lie elsewhere
         capture_output=True,
         check=False,

@@ -133,6 +133,10 @@ async def test_a_session_part_that_is_no_object(world, session):
         ("multipart/form-data; boundary=b", b"--b\r\n\r\nno disposition\r\n--b--\r\n"),
         ("multipart/form-data; boundary=b", b"nothing of the kind"),
         ("multipart/form-data; boundary=" + "b" * 300, b"--b--"),
+        (
+            "multipart/form-data; boundary=b" + ";" * 1000,
+            b'--b\r\nContent-Disposition: form-data; name="sdp"\r\n\r\nx\r\n--b--\r\n',
+        ),
     ],
 )
 async def test_broken_multipart(world, content_type, body):

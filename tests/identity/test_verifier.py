@@ -56,6 +56,14 @@ async def test_clocks_may_differ_a_little():
     await verifier().verify(sign(claims(exp=now - 20, iat=now - 60, nbf=now + 20), private_key("RSA")))
 
 
+@pytest.mark.parametrize("name", ["\ud800acme", "ac\0me", "acme\n", 7, ["acme"], {"acme": 1}, True])
+async def test_a_tenant_that_is_no_text_is_none_even_where_any_will_do(name):
+    with pytest.raises(UnknownTenant):
+        await verifier(tenant=TenantRule(claim="org_id", allowed=None)).verify(
+            sign(claims(org_id=name), private_key("RSA"))
+        )
+
+
 async def test_tenant_by_dotted_path_and_by_name_with_dots():
     rule = TenantRule(claim="org.id", allowed=None)
     nested = await verifier(tenant=rule).verify(sign(claims(org={"id": "north"}), private_key("RSA")))

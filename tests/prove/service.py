@@ -1,11 +1,14 @@
 """What proofs of the running service share: processes as in production on one Redis and one emulator, and a table."""
 
 import itertools
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +154,18 @@ class Replica:
         return self._lives[-1]
 
     @property
+    def degraded(self) -> list[str]:
+        """What it says that is amiss."""
+        answer = httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2, trust_env=False)
+        return list(answer.json().get("degraded", ()))
+
+    @property
+    def ahead(self) -> float:
+        """Seconds by which its clock is ahead of this process's, to about a second."""
+        answer = httpx.get(f"http://127.0.0.1:{self.port}/healthz", timeout=2, trust_env=False)
+        return parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()
+
+    @property
     def metrics(self) -> str:
         """What a scraper gets."""
         return httpx.get(f"http://127.0.0.1:{self._ops_port}/metrics", trust_env=False).text
@@ -178,6 +193,22 @@ class Replica:
         return int(self.metric("switchboard_provider_request_duration_seconds_count", operation="hangup"))
 
 
+def _stepping_clock(file: str) -> dict[str, str]:
+    """Variables by which libfaketime takes a process's wall clock from a file, looked at every second."""
+    command = ["faketime", "-m", "--exclude-monotonic", "-f", "+0s", "env"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    preload = next(line.partition("=")[2] for line in lines if line.startswith("LD_PRELOAD="))
+    return {
+        "LD_PRELOAD": preload,
+        "FAKETIME_TIMESTAMP_FILE": file,
+        "FAKETIME_CACHE_DURATION": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        # With its fix for old C libraries, threads wait up to a second for each other, because Python's lock does.
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+    }
+
+
 class Ground:
     """Where replicas run: one Redis, one provider, one policy."""
 
@@ -189,17 +220,19 @@ class Ground:
         self.provider = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
         stack.callback(self.provider.close)
         emulator.until(f"http://127.0.0.1:{port}/_emulator/faults")
+        self.emulator = emulator
         policy["providers"]["openai"]["base_url"] = f"http://127.0.0.1:{port}/v1"
         self.tenants = tuple(policy["tenants"])
         self.policy_file = folder / "switchboard.yaml"
         self.policy_file.write_text(ryaml.dumps(policy))
         self.replicas: list[Replica] = []
 
-    def add(self, *, off_by: str | None = None, **settings: str) -> Replica:
+    def add(self, *, off_by: str | None = None, clock_file: str | None = None, **settings: str) -> Replica:
         """One more replica, not started yet.
 
         Args:
             off_by: how far its clock is off, such as `+30s`.
+            clock_file: what says so at any time, so that its clock can step.
             settings: as in the environment, in lower case and without prefix.
         """
         given = {
@@ -216,7 +249,8 @@ class Ground:
         }
         env = {f"SWITCHBOARD_{name.upper()}": value for name, value in given.items()}
         secrets = {"OPENAI_API_KEY": world.API_KEY, "PROVE_SECRET": world.LEGACY_SECRET}
-        replica = Replica({**env, **secrets}, off_by=off_by)
+        clock = _stepping_clock(clock_file) if clock_file else {}
+        replica = Replica({**env, **secrets, **clock}, off_by=off_by)
         self._stack.callback(replica.kill)
         self.replicas.append(replica)
         return replica

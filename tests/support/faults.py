@@ -150,9 +150,22 @@ class SlowWay:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._port = 0
+        self.open()
         self._port = self._server.sockets[0].getsockname()[1]
         return self
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def open(self) -> None:
+        """Take connections, again on the same port if it was shut."""
+        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", self._port))
+
+    def shut(self) -> None:
+        """Break all connections, and refuse new ones."""
+        self._run(self._close())
 
     def __exit__(self, *_: object) -> None:
         self._run(self._close())

@@ -198,7 +198,7 @@ async def _overhear(response: httpx.Response) -> None:
     await response.aread()
     place = f"answer {response.request.method} {response.request.url.path} {response.headers.get('x-request-id')}"
     LEAKS.saw(place, f"{response.status_code} {dict(response.headers)} {response.text}")
-    if response.request.url.path == "/token" and response.status_code == 200:
+    if response.request.url.path in ("/token", "/v1/realtime/client_secrets") and response.status_code == 200:
         LEAKS.handed_out(place, response.json()["value"])
 
 

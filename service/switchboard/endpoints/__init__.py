@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from switchboard.sdp import MEDIA_TYPE
 
+CLIENT_SECRETS = "/v1/realtime/client_secrets"
 OPENAI_CALLS = "/v1/realtime/calls"
 OFFER_PATHS = {"/sdp": "/sdp", "/session": "/sdp", OPENAI_CALLS: OPENAI_CALLS}
 """Where a POST offers a call, and below which path the call is then. The provider's sample frontends post to the

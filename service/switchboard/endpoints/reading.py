@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from switchboard.audit import Caller
@@ -14,6 +14,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_JSON_BYTES = 64 * 1024
 BODY_SECONDS = 10.0  # an offer is a few kilobytes; a body that needs longer is an attack or a dead line
+
+
+class Strict(BaseModel):
+    """A body in which nothing is converted and nothing unknown may stand."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def caller_of(request: Request) -> Caller:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -10,26 +10,22 @@ from starlette.routing import Route
 from switchboard.broker import Broker, Wish
 from switchboard.endpoints import resource
 from switchboard.endpoints.answering import json_answer, nobody_there
-from switchboard.endpoints.reading import caller_of, parse_model, read_json, single_query
+from switchboard.endpoints.reading import Strict, caller_of, parse_model, read_json, single_query
 from switchboard.errors import CallerGone, InvalidRequest
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ExpiresAfter(_Strict):
-    """As OpenAI's `expires_after`: seconds from now."""
+class ExpiresAfter(Strict):
+    """As OpenAI's `expires_after`: seconds from now. Left out, the longest, which the preset's own lifetime cuts."""
 
     anchor: Literal["created_at"] = "created_at"
-    seconds: Annotated[int, Field(ge=10, le=7200)]
+    seconds: Annotated[int, Field(ge=10, le=7200)] = 7200
 
 
-class TokenRequest(_Strict):
+class TokenRequest(Strict):
     """The optional body of POST /token."""
 
     preset: Annotated[str, Field(max_length=128)] | None = None
-    session: dict[str, Any] = {}
+    session: dict[str, Any] = Field(default_factory=dict)
     expires_after: ExpiresAfter | None = None
 
 

@@ -32,12 +32,15 @@ class TenantRule:
         """The tenant's name.
 
         Raises:
-            UnknownTenant: the claim is missing, not a string, or names a tenant beyond this issuer's reach.
+            UnknownTenant: the claim is missing, no text, or names a tenant beyond this issuer's reach.
         """
         if self.fixed is not None:
             return self.fixed
         name = claim_at(claims, self.claim or "")
-        if not isinstance(name, str) or (self.allowed is not None and name not in self.allowed):
+        # A lone surrogate is a string, and no text that could be written down anywhere.
+        if not isinstance(name, str) or not name.isprintable():
+            raise UnknownTenant
+        if self.allowed is not None and name not in self.allowed:
             raise UnknownTenant
         return name
 
@@ -122,7 +125,8 @@ class Verifier:
         begin, end = claims.get("iat", self._clock()), claims["exp"]
         if not (isinstance(begin, int | float) and isinstance(end, int | float)):
             raise InvalidToken("The token's `exp` and `iat` have to be numbers: seconds since 1970 (RFC 7519).")
-        if end - min(begin, self._clock()) > issuer.max_lifetime + issuer.leeway:
+        # The sum is on this side: whole numbers of JSON have no bound, and one of them minus a float overflows.
+        if end > min(begin, self._clock()) + issuer.max_lifetime + issuer.leeway:
             raise InvalidToken(f"The token lives longer than the {issuer.max_lifetime} seconds that are accepted.")
 
 

@@ -46,7 +46,7 @@ call, which a cap of one refuses while the first one is open. Bounds: {away.LATE
 """,
         "A provider that does not hang up": """
 Hang-ups are refused (500, then 429), broken off and swallowed, each for a quarter of the time, from a second before the
-deadlines on. Tries are twice as far apart each time, 30 s at most.
+deadlines on. Tries are two seconds apart, and take two seconds at most.
 """,
         "Many offers at once": f"""
 One user who may have one call, {at_once.AT_ONCE} connections to two `switchboard serve`, all offering at the same
