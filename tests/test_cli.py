@@ -1,6 +1,7 @@
 """The program as people run it: real processes, exit codes, signals."""
 
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -72,6 +73,9 @@ def test_serve_from_start_to_stop():
         refused = httpx.get(f"{public}/token?preset=none", headers={"authorization": f"Bearer {token}"})
         assert (refused.status_code, refused.json()["code"]) == (404, "unknown_preset")
         assert "server" not in refused.headers
+        # Each connection is a descriptor, and the shell's first limit is low.
+        soft, hard = resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard
         assert 'reason="unknown_preset"' in httpx.get(f"{ops}/metrics").text
         assert process.stop(signal.SIGTERM) == 0
         opening, record, closing = [json.loads(line) for line in process.lines["stdout"]]

@@ -30,6 +30,7 @@ CONFIG_ARGUMENT = click.Path(path_type=Path, exists=True, readable=True)
 FILE = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False)
 FILE_OR_INPUT = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False, allow_dash=True)
 STANDARD_INPUT = Path("-")
+YOUNG_OBJECTS = 10_000  # between two looks for garbage: Python's own 700 are less than what one request makes
 
 
 class Moment(click.ParamType[str]):
@@ -219,12 +220,14 @@ def serve(workers: int | None, post: str | None) -> None:
         loaded = source.load()
         gc.freeze()
         gc.enable()
+        gc.set_threshold(YOUNG_OBJECTS)
     except Mistaken as error:
         checked = Checked(None, tuple(error.mistakes))
         click.echo(report.as_text(checked, str(settings.config), environ=os.environ), err=True, nl=False)
         sys.exit(1)
     except SecretMissing as error:
         _give_up(str(error))
+    serving.use_all_descriptors()
     if worker is not None:
         _run(serving.serve_as_worker(settings, loaded, source, worker))
     elif settings.workers > 1:
