@@ -67,7 +67,7 @@ def _overhear_logs():
 FIRST = (
     "audit/test_service.py", "attacks/test_contract.py", "test_workers.py", "test_leash.py", "test_cli.py",
     "deploy/test_prometheus.py", "ledger/test_register_properties.py", "ledger/test_redis.py",
-    "endpoints/test_quotas.py", "test_operators.py",
+    "endpoints/test_quotas.py", "test_operators.py", "e2e/test_openai.py",
     "test_redis_faults.py", "test_leash_replicas.py", "e2e/test_demo.py", "test_kill_switch.py",
 )  # fmt: skip
 HERE = Path(__file__).parent

@@ -192,15 +192,16 @@ async def test_a_call_that_nobody_will_hear_is_ended_though_the_first_hangup_fai
     ]
 
 
-async def test_a_caller_who_leaves_cancels_the_mint(world, monkeypatch):
+@pytest.mark.parametrize("request_line", ["GET /token", "POST /v1/realtime/client_secrets"])
+async def test_a_caller_who_leaves_cancels_the_mint(world, monkeypatch, request_line):
     """Over a real socket: the provider is asked no longer than somebody waits."""
     monkeypatch.setattr("switchboard.waiting.LOOK_SECONDS", 0.05)
     await world.faults(delay_seconds=1.5, operations=["mint"], times=1)
     async with serving(world.public) as url:
         host, port = url.removeprefix("http://").split(":")
         _reader, writer = await asyncio.open_connection(host, int(port))
-        head = f"GET /token HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.widgets_token()}\r\n\r\n"
-        writer.write(head.encode())
+        head = (f"{request_line} HTTP/1.1", "Host: x", f"Authorization: Bearer {world.widgets_token()}")
+        writer.write("\r\n".join((*head, "Content-Length: 0", "", "")).encode())
         await writer.drain()
         await until(lambda: world.emulator.requests)
         started = time.perf_counter()

@@ -18,7 +18,7 @@ TALK_TO_AGENT = """async ([url, token, preset, instructions]) => {
   window.events = [];
   const speaker = document.getElementById("speaker");
   const onEvent = (event) => events.push(event);
-  window.session = await example.talkToAgent(url, token, preset, speaker, instructions, onEvent);
+  window.session = await example.talkToAgent(url, token, preset, speaker, instructions ?? undefined, onEvent);
   window.transport = session.transport;
 }"""
 TALK_AGAIN = """async ([url, token, preset]) => {
@@ -125,16 +125,17 @@ def test_a_client_secret_connects_at_the_provider_and_its_call_is_unknown_here(v
     raise AssertionError("the provider still has the call")
 
 
-def test_an_agents_instructions_take_the_place_of_the_presets(visit, server):
+@pytest.mark.parametrize(("sent", "applied"), [("Speak like a pirate.", "Speak like a pirate."), (None, "")])
+def test_an_agents_instructions_take_the_place_of_the_presets(visit, server, sent, applied):
     page = visit("agents/agent.js").page
     token = user(server, "acme", "agent-agnes-72")
-    page.evaluate(TALK_TO_AGENT, [server.url, token, "support", "Speak like a pirate."])
+    page.evaluate(TALK_TO_AGENT, [server.url, token, "support", sent])
     call_id = page.evaluate("transport.callId")
     assert server.call(call_id, token)["preset"] == "support"
     page.wait_for_function("events.some((event) => event.type === 'session.updated')")
     created, updated = (page.evaluate(SESSION, kind) for kind in ("session.created", "session.updated"))
     assert created["instructions"] == "You help a customer of Acme with orders. Be brief and kind."
-    assert updated["instructions"] == "Speak like a pirate."
+    assert updated["instructions"] == applied
     page.evaluate("session.close()")
     assert server.record(action="call.open", call_id=call_id)["outcome"] == "allowed"
 
