@@ -56,10 +56,10 @@ AT_REST = {"Log lines given up"}
 QUIET = {
     "SwitchboardDown", "SwitchboardNoTraffic", "SwitchboardInternalErrors", "SwitchboardCallsDoNotEnd",
     "SwitchboardIssuerKeysEnd", "SwitchboardLogLinesDropped", "SwitchboardProbeFailing",
-    "SwitchboardConfigurationBroken",
 }  # fmt: skip
 # These need a time before that was better, a slower provider, or a slower machine.
 EITHER = {
+    "SwitchboardConfigurationBroken",
     "SwitchboardTokensRefused", "SwitchboardIssuerKeysNotRefreshed", "SwitchboardProviderSlow",
     "SwitchboardCallsEndedByProvider", "SwitchboardEventLoopLag",
 }  # fmt: skip

@@ -103,6 +103,8 @@ class Metrics:
         self._redis_errors = self._counter(
             "redis_errors", "Steps that Redis did not answer, or not as it should.", ("error",)
         )
+        for error in ("ConnectionError", "TimeoutError"):
+            self._redis_errors.of(error)  # from the start: `increase` does not see what a series begins with
         self._connections = self._counter(
             "client_connections", "Calls that browsers reported as connected or failed.", ("tenant", "outcome")
         )
