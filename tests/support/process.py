@@ -14,6 +14,9 @@ import httpx
 
 from tests.support.leaks import LEAKS
 
+MEASURED = ("test_cli.py", "test_workers.py", "probe/")
+"""Tests whose processes coverage looks into: tracing makes a start take twice as long, and there are hundreds."""
+
 
 class Process:
     """`switchboard ARGS…`, with both its streams read as they come.
@@ -25,6 +28,8 @@ class Process:
         self, *args: str, env: dict[str, str] | None = None, cwd: Path | None = None, under: Sequence[str] = ()
     ) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHBOARD_")}
+        if not any(one in os.environ.get("PYTEST_CURRENT_TEST", "") for one in MEASURED):
+            clean.pop("COVERAGE_PROCESS_CONFIG", None)
         self.popen = subprocess.Popen(
             [*under, sys.executable, "-m", "switchboard", *args],
             stdout=subprocess.PIPE,
