@@ -65,10 +65,11 @@ def _overhear_logs():
 
 # They take longest, and each is one process's work: begun last, they would keep the others waiting for their end.
 FIRST = (
-    "audit/test_service.py", "attacks/test_contract.py", "test_workers.py", "test_leash.py", "test_cli.py",
-    "deploy/test_prometheus.py", "ledger/test_register_properties.py", "ledger/test_redis.py",
-    "endpoints/test_quotas.py", "test_operators.py", "e2e/test_openai.py",
-    "test_redis_faults.py", "test_leash_replicas.py", "e2e/test_demo.py", "test_kill_switch.py",
+    "audit/test_service.py", "test_restarts.py", "test_cli.py", "test_workers.py", "test_reload.py", "test_leash.py",
+    "helm/test_program.py", "deploy/test_nginx.py", "attacks/test_contract.py", "test_console.py", "e2e/test_openai.py",
+    "probe/test_command.py", "ledger/test_register_properties.py", "ledger/test_redis.py", "endpoints/test_quotas.py",
+    "test_operators.py", "deploy/test_prometheus.py", "test_scaling.py", "test_traces.py", "test_contract.py",
+    "test_redis_faults.py", "test_leash_replicas.py", "e2e/test_demo.py", "test_kill_switch.py", "prove/test_limits.py",
 )  # fmt: skip
 HERE = Path(__file__).parent
 

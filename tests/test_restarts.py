@@ -303,6 +303,7 @@ class Balancer:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 @pytest.mark.anyio
 async def test_a_rolling_restart_behind_what_asks_for_readiness_loses_nothing(place, tmp_path):
     def begin(folder: Path) -> Service:

@@ -63,6 +63,7 @@ EITHER = {
     "SwitchboardTokensRefused", "SwitchboardIssuerKeysNotRefreshed", "SwitchboardProviderSlow",
     "SwitchboardCallsEndedByProvider", "SwitchboardEventLoopLag",
 }  # fmt: skip
+in_a_mixed_run = pytest.mark.long
 every_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["alert"])
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 DURATION = re.compile(r"(?<=\[)(\d+)([smh])(?=\])|(?<=offset )(\d+)([smh])")
@@ -174,6 +175,7 @@ def _a_sixtieth(found: re.Match[str]) -> str:
     return f"{int(number) * SECONDS[unit] // 60}s"
 
 
+@in_a_mixed_run
 def test_the_run_meets_every_refusal_and_every_end(watched):
     reasons = {one["metric"]["reason"] for one in watched.over("sum by (reason) (switchboard_decisions_total)")}
     assert _codes() - reasons == BEFORE_A_DECISION | {"internal_error"}
@@ -181,6 +183,7 @@ def test_the_run_meets_every_refusal_and_every_end(watched):
     assert ended == set(get_args(EndedBy))
 
 
+@in_a_mixed_run
 def test_every_query_of_the_dashboard_returns_data(watched):
     empty, at_rest, unnamed = [], set(), []
     for query in QUERIES:
@@ -197,6 +200,7 @@ def test_every_query_of_the_dashboard_returns_data(watched):
     assert unnamed == []
 
 
+@in_a_mixed_run
 def test_variables_of_the_dashboard_have_values(watched):
     found = {}
     for variable in dashboard()["templating"]["list"]:
@@ -211,6 +215,7 @@ def test_variables_of_the_dashboard_have_values(watched):
     }
 
 
+@in_a_mixed_run
 def test_every_recording_rule_returns_data(watched):
     empty = [
         one["record"] for one in RECORDS if not any(sum(_values(each)) > 0 for each in watched.over(one["record"]))
@@ -218,6 +223,7 @@ def test_every_recording_rule_returns_data(watched):
     assert empty == []
 
 
+@in_a_mixed_run
 def test_everything_that_alerts_look_at_is_there(watched):
     """That labels and values are those that are written; a defect of ours cannot be had, and nobody probes."""
     looked_at = {
@@ -231,11 +237,13 @@ def test_everything_that_alerts_look_at_is_there(watched):
     assert absent == {'switchboard_decisions_total{reason="internal_error"}'} | probed
 
 
+@in_a_mixed_run
 def test_rules_are_evaluated_without_a_mistake(watched):
     assert {rule["health"] for rule in watched.prometheus.rules} == {"ok"}
     assert watched.prometheus.own_metric("prometheus_rule_evaluation_failures_total") == 0
 
 
+@in_a_mixed_run
 def test_what_goes_wrong_in_the_run_alerts(watched):
     settled = watched.begin + 2  # before, Prometheus had not found its targets
     firing = watched.prometheus.over('ALERTS{alertstate="firing"}', settled, watched.end)
