@@ -10,6 +10,7 @@ import pytest
 from switchboard import logs
 from tests.support import world as worlds
 from tests.support.leaks import LEAKS
+from tests.support.overheard import overheard
 from tests.support.redis import redis_server
 
 
@@ -61,6 +62,13 @@ def _overhear_logs():
     logging.getLogger().handlers = [overheard]
     yield
     logging.getLogger().handlers = []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _overhear_answers():
+    """What real processes answer."""
+    with overheard():
+        yield
 
 
 # They take longest, and each is one process's work: begun last, they would keep the others waiting for their end.
