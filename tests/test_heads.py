@@ -205,7 +205,7 @@ async def test_an_answer_in_parts_comes_in_parts(serving):
 
     address = await serving(StreamingResponse(parts(), headers={"content-length": "23"}))
     reader, writer = await asyncio.open_connection(*address)
-    writer.write(BEGIN + CLOSING + b"\r\n")
+    writer.write(BEGIN + b"Connection: close\r\n" + b"\r\n")
     assert (await reader.read(65536)).endswith(b"\r\n\r\none")
     assert await reader.read() == b"HTTP/1.1 200 two\r\n\r\n"
     writer.close()

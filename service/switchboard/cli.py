@@ -30,6 +30,7 @@ CONFIG_ARGUMENT = click.Path(path_type=Path, exists=True, readable=True)
 FILE = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False)
 FILE_OR_INPUT = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False, allow_dash=True)
 STANDARD_INPUT = Path("-")
+YOUNG_OBJECTS = 10_000  # between two looks for garbage: Python's own 700 are less than what one request makes
 
 
 class Moment(click.ParamType[str]):
@@ -219,6 +220,7 @@ def serve(workers: int | None, post: str | None) -> None:
         loaded = source.load()
         gc.freeze()
         gc.enable()
+        gc.set_threshold(YOUNG_OBJECTS)
     except Mistaken as error:
         checked = Checked(None, tuple(error.mistakes))
         click.echo(report.as_text(checked, str(settings.config), environ=os.environ), err=True, nl=False)

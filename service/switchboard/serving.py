@@ -1,11 +1,13 @@
 """The three ways to serve: in this process alone, as the parent of workers, as one of them."""
 
+import gc
 import os
 import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -46,6 +48,13 @@ def _worker(number: int) -> str:
     return f"worker-{number}"
 
 
+def _begin(readiness: Readiness) -> None:
+    """From here on there are requests. What is there now stays, and none of it has to be looked at for garbage."""
+    gc.collect()
+    gc.freeze()
+    readiness.ready()
+
+
 async def serve_alone(settings: Settings, loaded: Loaded, source: Source) -> None:
     """Both ports in this process."""
     public, ops = server.bind(settings.host, settings.port), server.bind(settings.ops_host, settings.ops_port)
@@ -53,7 +62,7 @@ async def serve_alone(settings: Settings, loaded: Loaded, source: Source) -> Non
         await server.serve(
             [_public(service, public), server.Listener(service.ops, ops)],
             _stopping(settings, service.readiness),
-            on_ready=service.readiness.ready,
+            on_ready=partial(_begin, service.readiness),
             on_hangup=service.on_hangup,
         )
 
@@ -121,7 +130,7 @@ async def serve_as_worker(settings: Settings, loaded: Loaded, source: Source, po
         await server.serve(
             [_public(service, public)],
             _stopping(settings, service.readiness),
-            on_ready=service.readiness.ready,
+            on_ready=partial(_begin, service.readiness),
             on_hangup=service.on_hangup,
         )
 
