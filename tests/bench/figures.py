@@ -30,6 +30,8 @@ class Sample:
     requests: int
     core: float
     """Of a core, how much the subject's processes used."""
+    foreign: float
+    """Of the subject's core, how much somebody else used: interrupts, or a program that should not run now."""
     others: float
     """How busy the other cores were, by whomever."""
     cpu_us: float

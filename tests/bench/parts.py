@@ -17,6 +17,7 @@ from tests.prove.service import Say
 
 CONNECTIONS = 32
 SATURATED = 0.9  # a subject whose core is less busy than this waits for somebody else
+DISTURBED = 0.25  # interrupts of the loopback network are a part of it
 OVERLOADED = 0.95  # generator, provider and Redis: above this they may be what bounds a figure
 REDIS_AWAY = "Redis is away"  # as the service's log has it
 AT_REST = 0.2  # of a core, that a subject uses at the most before it is measured
@@ -156,6 +157,10 @@ def measured(bench: Bench, subject: Subject, *, connections: int, slow: bool) ->
         bench.results.unsound.append(
             f"{subject.name}, {connections} at once: Redis was given up {given_up} times, so quotas were kept in memory"
         )
+    if subject.saturates and sample.foreign > DISTURBED:
+        bench.results.unsound.append(
+            f"{subject.name}, {connections} at once: somebody else used {sample.foreign:.0%} of its core"
+        )
     if subject.saturates and not slow and sample.core < SATURATED and sample.others > OVERLOADED:
         bench.results.unsound.append(
             f"{subject.name}: its core was busy by {sample.core:.0%}, that of generator, provider and Redis by "
@@ -180,7 +185,7 @@ def under_load(
     """A closed loop on a subject that is warm."""
     cpu, redis_cpu = cores.cpu_seconds(served.program.pid), cores.cpu_seconds(bench.ground.redis_pid)
     scripts, kept = _scripts(bench.ground), _redis_bytes(bench.ground)
-    others = Busy.now(bench.ground.cores.others)
+    core, others = Busy.now(bench.ground.cores.subject), Busy.now(bench.ground.cores.others)
     on = bench.ground.cores.others
     seen = load.closed(
         served.port, subject.ask, people, connections=connections, seconds=bench.plan.seconds, on=on, first=first
@@ -196,6 +201,7 @@ def under_load(
         errors=seen.errors,
         requests=seen.requests,
         core=cpu / seen.seconds,
+        foreign=max(0.0, (Busy.now(bench.ground.cores.subject).worked - core.worked - cpu) / seen.seconds),
         others=others_share,
         cpu_us=cpu / many * 1e6,
         redis_us=(cores.cpu_seconds(bench.ground.redis_pid) - redis_cpu) / many * 1e6,

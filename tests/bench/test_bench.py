@@ -29,7 +29,15 @@ MACHINE = {"machine": "a core of some kind, 2 cores"}
 
 def sample(per_second, **changes):
     good = {"per_second": per_second, "p50_ms": 5.0, "p99_ms": 9.0, "max_ms": 20.0, "errors": 0, "requests": 1000}
-    good |= {"core": 1.0, "others": 0.5, "cpu_us": 200.0, "redis_us": 20.0, "redis_scripts": 1.0, "redis_bytes": 70.0}
+    good |= {
+        "core": 1.0,
+        "foreign": 0.0,
+        "others": 0.5,
+        "cpu_us": 200.0,
+        "redis_us": 20.0,
+        "redis_scripts": 1.0,
+        "redis_bytes": 70.0,
+    }
     return {**good, "memory_mb": 90.0, "ready_seconds": 0.8, **changes}
 
 

@@ -28,7 +28,7 @@ START_SECONDS, MEGABYTES, STALL_SECONDS = 10.0, 400.0, 0.05
 PRESETS = 3
 ANSWER = b'{"status":"ok"}'
 PROVIDER = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "keys": ["env:OPENAI_API_KEY"]}
-QUIET_SECONDS = 4.0
+QUIET_SECONDS = 2.0
 TEXT = "You are the assistant of tenant {name}. Be brief, be kind, never promise what the shop cannot keep. " * 6
 
 
