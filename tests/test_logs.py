@@ -336,8 +336,12 @@ def test_our_own_lines_are_the_same_by_the_short_way_and_by_the_library():
     }
 
 
-async def test_the_lines_of_the_server_are_ours_as_well(lines, caplog):
-    caplog.set_level(logging.INFO, logger="uvicorn.error")  # whatever another test's server has made of it
+async def test_the_lines_of_the_server_are_ours_as_well(lines, caplog, monkeypatch):
+    # Whatever the servers of other tests have made of their loggers.
+    caplog.set_level(logging.INFO, logger="uvicorn.error")
+    for name in ("uvicorn", "uvicorn.error"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
     async with worlds.world() as world, serving(world.public) as url:
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
