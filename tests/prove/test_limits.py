@@ -6,7 +6,7 @@ from tests.prove import limits
 from tests.prove.service import Result
 from tests.support.faults import FAULTS
 
-pytestmark = pytest.mark.timing
+pytestmark = pytest.mark.long
 
 TRIES = 3  # milliseconds, on a machine that may have other things to do
 

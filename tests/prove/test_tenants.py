@@ -4,7 +4,7 @@ import pytest
 
 from tests.prove import tenants
 
-pytestmark = pytest.mark.timing
+pytestmark = pytest.mark.long
 
 COUNT = 300
 TRIES = 3  # milliseconds, on a machine that may have other things to do
