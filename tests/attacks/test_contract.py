@@ -11,6 +11,7 @@ SUBJECT = LEAKS.plant("subject", "user-of-schemathesis")  # whom the hooks sign 
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 async def test_the_whole_contract():
     outcome = await contract.run(seed=SEED, examples=3)
     assert outcome.code == 0, outcome.output
