@@ -5,6 +5,7 @@ import secrets
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 import structlog
@@ -19,9 +20,19 @@ from switchboard.tenants import Origins
 # WHIP clients ask by OPTIONS what there is, and some try a PATCH, with the session's tag in one of two headers. Their
 # page has to get as far as its 405; without these it would see a network that fails.
 ALLOWED_METHODS = "GET, POST, DELETE, OPTIONS, PATCH"
-ALLOWED_HEADERS = "authorization, content-type, if-match, etag, x-request-id, x-openai-agents-sdk, traceparent"
-EXPOSED_HEADERS = "Location, Accept-Post, Allow, X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, x-should-retry"
+# Frontends of the retired beta send OpenAI-Beta, which says nothing here and goes nowhere.
+ALLOWED_HEADERS = (
+    "authorization, content-type, if-match, etag, x-request-id, x-openai-agents-sdk, openai-beta, traceparent"
+)
+EXPOSED_HEADERS = (
+    "Location, Accept-Post, Allow, X-Request-Id, RateLimit, RateLimit-Policy, Retry-After, x-should-retry, "
+    "Switchboard-Dropped"
+)
 PREFLIGHT_SECONDS = "7200"  # the longest that Chromium keeps
+
+FORWARDING = frozenset({b"x-forwarded-for", b"forwarded"})
+KNOWN_CLIENTS = 4096  # that are remembered with what proxies write of them: a browser comes several times
+MAX_REMEMBERED = 128  # bytes of that; what is longer is read each time
 
 # Asked so often, by so many, that they would hide everything else.
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -110,11 +121,15 @@ class RealClient:
         self._addresses = addresses
         self._shown = shown
         self._warned = False
+        self._known = lru_cache(KNOWN_CLIENTS)(self._find)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            peer, headers = (scope.get("client") or (None,))[0], Headers(scope=scope)
-            if not self._warned and self._addresses.overlooks(peer, headers):
+            peer = (scope.get("client") or (None,))[0]
+            written = tuple(line for line in scope["headers"] if line[0] in FORWARDING)
+            is_short = sum(len(value) for _, value in written) <= MAX_REMEMBERED
+            client, shown, is_overlooked = (self._known if is_short else self._find)(peer, written)
+            if is_overlooked and not self._warned:
                 # Once: it is about the deployment, not about this request.
                 self._warned = True
                 _log.warning(
@@ -122,11 +137,16 @@ class RealClient:
                     " yours, all its clients are now counted as one",
                     peer=peer and self._shown(peer),
                 )
-            client = self._addresses.of(peer, headers)
             scope["client"] = (client, 0)  # its port is the proxy's business
-            if (shown := self._shown(client)) is not None:
+            if shown is not None:
                 bind_contextvars(client_ip=shown)
         await self._app(scope, receive, send)
+
+    def _find(self, peer: str | None, written: tuple[tuple[bytes, bytes], ...]) -> tuple[str, str | None, bool]:
+        """The client's address, what the log may show of it, and whether this peer speaks for others in vain."""
+        headers = Headers(raw=list(written))
+        client = self._addresses.of(peer, headers)
+        return client, self._shown(client), self._addresses.overlooks(peer, headers)
 
 
 class Cors:

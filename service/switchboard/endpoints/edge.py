@@ -5,6 +5,7 @@ flood from the expensive parts; the quotas of users and tenants, shared by all r
 Unknown paths, wrong methods and preflights are answered without a count: they cost less than counting tells.
 """
 
+import inspect
 import logging
 import math
 import os
@@ -103,6 +104,8 @@ class _Limiter(Limiter):
                 key_style="endpoint",  # with "url" it skips an empty path
             )
         self.logger.setLevel(logging.ERROR)
+        # slowapi asks for it on every request, and Python makes it anew unless it is there.
+        key_func.__signature__ = inspect.signature(key_func)
 
     def get_app_config(self, key: str, default_value: T = None) -> T:  # type: ignore[assignment] # noqa: ARG002 - as slowapi has it
         """The default, whatever the environment says."""

@@ -24,14 +24,19 @@ class Strict(BaseModel):
 
 def caller_of(request: Request) -> Caller:
     """Who sent the request, as far as its headers say."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    headers = dict(reversed(request.scope["headers"]))  # of several, the first, as `request.headers` has it
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     return Caller(
         request_id=request.scope["request_id"],
         unverified_token=token.strip() if scheme.lower() == "bearer" and token.strip() else None,
-        origin=request.headers.get("origin"),
+        origin=_text(headers.get(b"origin")),
         client_ip=request.client.host if request.client else None,
-        user_agent=request.headers.get("user-agent"),
+        user_agent=_text(headers.get(b"user-agent")),
     )
+
+
+def _text(header: bytes | None) -> str | None:
+    return None if header is None else header.decode("latin-1")
 
 
 def media_type(request: Request) -> str:
@@ -118,6 +123,8 @@ def single_query(request: Request, name: str) -> str | None:
     Raises:
         InvalidRequest: it stands twice.
     """
+    if not request.scope["query_string"]:
+        return None
     values = request.query_params.getlist(name)
     if len(values) > 1:
         raise InvalidRequest(f"`{name}` may stand once in the query.", param=name)

@@ -37,14 +37,14 @@ class UserKeys:
     """What stands for a user outside this process: stable, keyed, and not reversible without the secret."""
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+        self._keyed = hmac.new(secret, digestmod=hashlib.sha256)
 
     def of(self, principal: Principal) -> str:
         """64 hex characters: HMAC-SHA256 over length-prefixed issuer, tenant and subject.
 
         The length prefixes keep `("a", "bc")` and `("ab", "c")` apart; the same subject at two issuers is two users.
         """
-        mac = hmac.new(self._secret, digestmod=hashlib.sha256)
+        mac = self._keyed.copy()  # the secret is hashed once, not for each request
         for part in (principal.issuer, principal.tenant, principal.subject):
             encoded = part.encode()
             mac.update(len(encoded).to_bytes(4, "big"))

@@ -124,9 +124,10 @@ class RedisLedger:
         if state == b"suspended":
             raise TenantSuspended
         standing = _standing(quotas, windows, charged=state == b"ok")
-        used_up = () if slot is None else _used_up(slot, minutes)
+        if slot is not None and slot.minutes:
+            standing = replace(standing, exceeded=(*standing.exceeded, *_used_up(slot, minutes)))
         return Reserved(
-            replace(standing, exceeded=(*standing.exceeded, *used_up)),
+            standing,
             call_seconds=int(length) / 1000,
             full=Full(extra[0].decode(), int(extra[1]) / 1000) if state != b"replace" and extra else None,
             replace=_call(extra) if state == b"replace" else None,

@@ -8,7 +8,7 @@ library `limits`.
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from limits import RateLimitItem, RateLimitItemPerSecond, parse_many
@@ -36,12 +36,16 @@ class Quota:
     limit: int
     seconds: int
     of: Counted = "requests"
+    name: str = field(init=False, compare=False, repr=False)
+    """The policy's name in headers and records: `user-minute`, `tenant-7200s`, `user-minutes-day`."""
+    policy: str = field(init=False, compare=False, repr=False)
+    """As `RateLimit-Policy` has it. Both are made once, since they are shown with every answer."""
 
-    @property
-    def name(self) -> str:
-        """The policy's name in headers and records: `user-minute`, `tenant-7200s`, `user-minutes-day`."""
+    def __post_init__(self) -> None:
         kind = "" if self.of == "requests" else "minutes-"
-        return f"{self.scope}-{kind}{_UNITS.get(self.seconds, f'{self.seconds}s')}"
+        name = f"{self.scope}-{kind}{_UNITS.get(self.seconds, f'{self.seconds}s')}"
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "policy", f'"{name}";q={self.limit};w={self.seconds}')
 
     @property
     def item(self) -> RateLimitItem:
@@ -109,9 +113,7 @@ class Standing:
         if not shown:
             return {}
         return {
-            "ratelimit-policy": ", ".join(
-                f'"{one.quota.name}";q={one.quota.limit};w={one.quota.seconds}' for one in shown
-            ),
+            "ratelimit-policy": ", ".join(one.quota.policy for one in shown),
             "ratelimit": ", ".join(f'"{one.quota.name}";r={one.remaining};t={one.seconds}' for one in shown),
         }
 
