@@ -2,8 +2,8 @@
 
 import time
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
 import orjson
@@ -37,15 +37,18 @@ class Audit:
         self._observers = observers
         self._shown_address = shown_address
 
-    @asynccontextmanager
-    async def record(self, action: Action, caller: Caller) -> AsyncIterator[Event]:
+    def record(self, action: Action, caller: Caller) -> AbstractAsyncContextManager[Event]:
         """One decision: what happens inside the block is recorded when the block ends, however it ends.
 
         Raises:
             AuditUnavailable: nothing can be written, and the block has not begun, unless it ends something; or its
                 record could not be written, and what was done has been undone.
         """
-        event = Event(
+        return _Decision(self, action, caller)
+
+    def begin(self, action: Action, caller: Caller) -> Event:
+        """A decision of which nothing is known yet."""
+        return Event(
             time=utc_text(),
             id=new_id(),
             request_id=caller.request_id,
@@ -54,43 +57,25 @@ class Audit:
             client_ip=caller.client_ip and self._shown_address(caller.client_ip),
             user_agent=caller.user_agent,
         )
-        if action not in ENDINGS:
-            await self._check(event)
-        started = time.perf_counter()
-        stands = False
-        try:
-            try:
-                yield event
-                event.outcome = "allowed"
-                event.reason = "ok" if event.reason == UNDECIDED else event.reason
-            except Refusal as refusal:
-                event.outcome, event.reason = _verdict(refusal)
-                if isinstance(refusal, ProviderError):
-                    event.provider_request_id = refusal.provider_request_id
-                    event.call_id = refusal.call_id or event.call_id
-                raise
-            except CallerGone:
-                event.reason = "caller_gone"
-                raise
-            except CancelledError:
-                event.reason = "cancelled"
-                raise
-            finally:
-                event.duration_ms = round((time.perf_counter() - started) * 1000, 3)
-                await self._write(event)
-            stands = True
-        finally:
-            if not stands and event.undo is not None:
-                await event.undo()
 
-    async def _check(self, event: Event) -> None:
+    async def check(self, event: Event) -> None:
+        """Whether a decision could be recorded.
+
+        Raises:
+            AuditUnavailable: it could not.
+        """
         try:
             await self._sink.ready()
         except OSError as error:
             self._observe(event, recorded=False)
             raise AuditUnavailable(retry_after=RETRY_SECONDS) from error
 
-    async def _write(self, event: Event) -> None:
+    async def write(self, event: Event) -> None:
+        """Record a decision, and show it to observers.
+
+        Raises:
+            AuditUnavailable: it is not on record.
+        """
         try:
             await self._sink.write(orjson.dumps(event.record()))
         except OSError as error:
@@ -103,6 +88,46 @@ class Audit:
             event.outcome, event.reason = "error", AuditUnavailable.code
         for observe in self._observers:
             observe(event)
+
+
+class _Decision:
+    """The block of `Audit.record`. No generator: it stands around every decision."""
+
+    __slots__ = ("_audit", "_event", "_started")
+
+    def __init__(self, audit: Audit, action: Action, caller: Caller) -> None:
+        self._audit = audit
+        self._event = audit.begin(action, caller)
+
+    async def __aenter__(self) -> Event:
+        if self._event.action not in ENDINGS:
+            await self._audit.check(self._event)
+        self._started = time.perf_counter()
+        return self._event
+
+    async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
+        event = self._event
+        match error:
+            case None:
+                event.outcome = "allowed"
+                event.reason = "ok" if event.reason == UNDECIDED else event.reason
+            case Refusal():
+                event.outcome, event.reason = _verdict(error)
+                if isinstance(error, ProviderError):
+                    event.provider_request_id = error.provider_request_id
+                    event.call_id = error.call_id or event.call_id
+            case CallerGone():
+                event.reason = "caller_gone"
+            case CancelledError():
+                event.reason = "cancelled"
+        event.duration_ms = round((time.perf_counter() - self._started) * 1000, 3)
+        stands = False
+        try:
+            await self._audit.write(event)
+            stands = error is None
+        finally:
+            if not stands and event.undo is not None:
+                await event.undo()
 
 
 def _verdict(refusal: Refusal) -> tuple[Literal["denied", "error"], str]:

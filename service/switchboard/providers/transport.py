@@ -3,10 +3,9 @@
 pyreqwest, because the pool of httpx collapses with many requests in flight; docs/decisions/0003-provider-client.md.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, Self
 
@@ -150,7 +149,7 @@ class PyreqwestTransport:
                 request = request.streamed_read_buffer_limit(0)
             async with request.build_streamed() as response:
                 head = Reply(response.status, _headers(response), b"")
-                return replace(head, body=await _read(response.body_reader.read, max_bytes))
+                return Reply(head.status, head.headers, await _read(response.body_reader.read, max_bytes))
         except PyreqwestError as error:
             raise _translated(error, head) from error
         except BrokenReply as error:
@@ -204,9 +203,13 @@ def _headers(response: Response) -> Mapping[str, str]:
     """The headers that somebody reads; one that is not text is as good as absent."""
     found = {}
     for name in READ_HEADERS:
-        with contextlib.suppress(ValueError):
-            found[name] = response.get_header(name)
-    return {name: value for name, value in found.items() if value is not None}
+        try:
+            value = response.get_header(name)
+        except ValueError:
+            continue
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def _translated(error: PyreqwestError, head: Reply | None) -> TransportError:
