@@ -16,7 +16,7 @@ COPY service service
 RUN ["/build/bin/python", "-m", "hatchling", "build", "-t", "wheel", "-d", "/wheels"]
 
 FROM ${BASE} AS packages
-# `runtime`, or `demo`: with what `switchboard emulate` and `switchboard dev` need for real WebRTC.
+# `runtime`; or `demo`: with what `switchboard emulate` and `switchboard dev` need for real WebRTC; or `otel`, or `azure`.
 ARG LOCK=runtime
 WORKDIR /src
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/switchboard

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-long prove-rolling prove-limits prove-audit prove-calls prove-start prove-image prove-chart prove-fuzz drill bench bench-guard load chart chart-files lint fix lock sbom clean
+.PHONY: help demo test clients coverage test-long prove-rolling prove-limits prove-audit prove-calls prove-start prove-image prove-chart prove-fuzz drill bench bench-guard load chart chart-files lint fix lock sbom clean
 PYTHON := .venv/bin/python
 
 help: ## List the targets.
@@ -12,6 +12,10 @@ demo: ## Run everything on this machine and open http://127.0.0.1:8080/demo (no 
 test: ## Run every check and every test but the proofs.
 	@scripts/setup test
 	@scripts/test
+
+clients: ## Every client of docs/clients.md before the service, as a table; a minute.
+	@scripts/setup test
+	@$(PYTHON) -m pytest -q tests/e2e -m client --clients
 
 coverage: ## Which lines no test reaches; fails under 95 %. Five minutes.
 	@scripts/setup test

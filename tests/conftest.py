@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from switchboard import logs
+from tests.support import clients
 from tests.support import world as worlds
 from tests.support.leaks import LEAKS
 from tests.support.overheard import overheard
@@ -82,8 +83,19 @@ FIRST = (
 HERE = Path(__file__).parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--clients", action="store_true", help="print the table of clients; fail if a row is missing")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--clients") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(clients.Table())
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is asked
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that take longest first; the order is xdist's as well (`--no-loadscope-reorder`)."""
+    clients.mark(items)
     place = {HERE / name: number for number, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path, len(FIRST)))
 

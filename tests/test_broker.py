@@ -16,8 +16,9 @@ from switchboard.errors import CallerGone, Degraded, GrantExpired
 from switchboard.grants import Grants
 from tests.support import keys
 from tests.support import world as worlds
+from tests.support.leaks import LEAKS
 from tests.support.servers import serving
-from tests.support.world import API_KEY, OFFER, ORIGIN, PUBLIC_URL, USER_KEY_SECRET
+from tests.support.world import API_KEY, OFFER, ORIGIN, PUBLIC_URL, USER_KEY_SECRET, example
 
 pytestmark = pytest.mark.anyio
 
@@ -490,10 +491,32 @@ async def test_a_senseless_answer_leaves_no_call_behind(world):
     assert world.emulator.calls[0].state == "ended"
 
 
-async def test_a_transcription_is_not_relayed(world):
-    answer = await world.relay(world.widgets_token(), path="/sdp?preset=captions")
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "preset")
-    assert not world.emulator.requests
+@pytest.mark.parametrize("kind", ["openai", "azure"])
+@pytest.mark.parametrize("preset", ["captions", "concierge"])
+async def test_a_call_that_the_provider_opens_by_a_secret_alone(kind, preset):
+    """A transcription, and anything at Azure: the secret is minted for it, and what comes of it is a call as any."""
+    policy = example()
+    policy["providers"]["openai"] = {**policy["providers"]["openai"], "kind": kind}
+    policy["tenants"]["widgets"]["presets"][preset]["delivery"] = "relay"
+    async with worlds.world(policy, emulated={"azure": kind == "azure"}) as world:
+        answer = await world.relay(world.widgets_token(), path=f"/sdp?preset={preset}")
+        assert answer.status_code == 201, answer.text
+        for secret in world.emulator._secrets:
+            LEAKS.plant("client secret", secret)
+        by_secret = kind == "azure" or preset == "captions"
+        assert len(world.emulator._secrets) == by_secret
+        (call,) = world.emulator.calls
+        assert answer.headers["location"] == f"/sdp/{call.id}"
+        assert call.session["type"] == ("transcription" if preset == "captions" else "realtime")
+        ended = await world.client.delete(answer.headers["location"], headers=world.auth(world.widgets_token()))
+        assert (ended.status_code, world.emulator.calls[0].state) == (200, "ended")
+        assert [(one["action"], one["outcome"], one["call_id"]) for one in world.records] == [
+            ("call.open", "allowed", call.id),
+            ("call.end", "allowed", call.id),
+        ]
+        asked = "switchboard_provider_request_duration_seconds_count"
+        for operation, count in (("mint", int(by_secret)), ("call", 1), ("hangup", 1)):
+            assert await world.metric(asked, operation=operation) == count
 
 
 async def test_the_location_has_the_public_path():

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import jwt
 import pytest
+import ryaml
 from click.testing import CliRunner
 
 from switchboard.cli import main
@@ -19,7 +20,7 @@ from switchboard.dev.issuer import DevIssuer
 from tests.support import keys
 from tests.support.leaks import LEAKS
 from tests.support.process import free_ports, switchboard
-from tests.support.world import AUDIT_KEY, EXAMPLE, LEGACY_SECRET, OFFER
+from tests.support.world import AUDIT_KEY, EXAMPLE, LEGACY_SECRET, OFFER, example
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -178,7 +179,11 @@ def test_issue_refuses_claims_without_a_value():
 
 def test_dev_with_a_policy_of_ones_own(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text(EXAMPLE.read_text())
+    tree = example()
+    tree["providers"]["azure"] = {"kind": "azure", "base_url": "https://x.example/openai/v1", "keys": ["env:AZURE_KEY"]}
+    tree["tenants"]["acme"]["provider"] = "azure"
+    tree["tenants"]["acme"]["presets"]["expert"]["hide_instructions"] = True
+    file.write_text(ryaml.dumps(tree))
     state = {"XDG_STATE_HOME": str(tmp_path)}
     with switchboard("dev", "--config", str(file), "--port", "0", "--ops-port", "0", env=state) as process:
         while "Stop with Ctrl-C" not in process.out:
@@ -194,6 +199,10 @@ def test_dev_with_a_policy_of_ones_own(tmp_path):
         LEAKS.plant("JWT", token[-40:])
         answer = httpx.get(f"{url}/token?preset=expert", headers={"authorization": f"Bearer {token}"})
         assert answer.status_code == 200
+        grant = {"authorization": f"Bearer {answer.json()['value']}", "content-type": "application/sdp"}
+        answer = httpx.post(f"{url}/sdp", headers=grant, content=OFFER)
+        assert answer.status_code == 201
+        assert len(answer.headers["location"]) == len("/sdp/rtc_") + 32, "the provider's kind is emulated, too"
         assert httpx.post(f"{url}/demo/issue", json={"tenant": "acme"}).status_code == 400
         for headers in ({"host": "evil.example"}, {"origin": "https://evil.example"}):
             assert httpx.post(f"{url}/demo/issue", json=login, headers=headers).status_code == 403

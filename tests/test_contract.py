@@ -28,15 +28,24 @@ from tests.support.contract import DOCUMENT, METHODS, OPERATIONS, check, mistake
 
 PAGE_PARTS = "/docs/"  # what the page loads is no contract
 AWAY = "http://127.0.0.1:9/"  # an issuer that nobody runs
-CREATING = ("createToken", "createClientSecret")  # with a body of choices
+FLAT = ("createFlatSession", "createFlatTranscription")  # its choices stand by themselves
+CREATING = ("createToken", "createClientSecret", "createTranslationSecret", *FLAT)  # with a body of choices
 MINTING = ("getToken", *CREATING)
-OFFERING = ("openCall", "openCallAtSession", "openCallAtProvidersPath")
+OFFERING = ("openCall", "openCallAtSession", "openCallAtProvidersPath", "openTranslation", "openCallAtBetaPath")
+# Paths that are not for the default preset, which talks.
+PRESETS = {"createTranslationSecret": "interpreter", "openTranslation": "interpreter", FLAT[1]: "captions"}
+TAKEN = {  # presets of widgets, by the paths that are not for all types
+    "createClientSecret": ("concierge", "captions"),
+    "createTranslationSecret": ("interpreter",),
+    FLAT[0]: ("concierge",),
+    FLAT[1]: ("captions",),
+}
 ENDING = ("endCall", "endCallAtProvidersPath")
 CALLING = ("getCall", *ENDING)
 REPORTING = ("reportCall", "report")
 DESCRIBING = ("describeOffers", "describeOffersAtSession", "describeOffersAtProvidersPath")
 KNOWING = (*MINTING, *OFFERING, *CALLING, "getCalls", *REPORTING)  # has to know who asks
-LIMITED = (*KNOWING, *DESCRIBING, "getContractYaml", "getContractJson", "getDocs")
+LIMITED = (*KNOWING, *DESCRIBING, "getContractYaml", "getContractJson", "getDocs", "getHelper")
 BUSY = (*MINTING, *OFFERING, *ENDING)  # asks the provider, and is on record
 
 
@@ -154,6 +163,8 @@ class Asking:
             path = path.replace("{call_id}", (self.call_path or await self.open_call()).rpartition("/")[2])
         if operation in CREATING and not content:
             content = {"json": {}}
+        if operation in PRESETS and "preset=" not in query:
+            query = f"{query}{'&' if query else '?'}preset={PRESETS[operation]}"
         if operation in REPORTING and not content:
             content = {"json": {"event": "alive", "rtt_ms": 40}}
         if operation in OFFERING and (not content or "offer" in content):
@@ -174,9 +185,19 @@ class Asking:
 
 
 def _policy():
-    """The example, with a suspended tenant, one of a single call, one of a minute, and an issuer that is away."""
+    """The example, with a translation and a transcription for every tenant, a suspended one, one of a single call, one
+    of a minute, and an issuer that is away.
+    """
     policy = worlds.example()
-    first, acme = policy["issuers"][0], policy["tenants"]["acme"]
+    first, acme, widgets = policy["issuers"][0], policy["tenants"]["acme"], policy["tenants"]["widgets"]
+    translation = {"type": "translation", "model": "gpt-realtime-translate", "audio": {"output": {"language": "es"}}}
+    acme["presets"] |= {
+        "interpreter": {"delivery": "relay", "session": translation},
+        "captions": widgets["presets"]["captions"],
+    }
+    widgets["presets"]["interpreter"] = {"delivery": "direct", "session": translation}
+    acme["limits"]["user"] = ["100/minute"]  # one user asks by every operation
+    widgets["limits"] = {"user": ["100/minute"]}
     away = {name: value for name, value in first.items() if name != "jwks_url"} | {"issuer": AWAY}
     policy["issuers"] = [*policy["issuers"], away]
     policy["tenants"] |= {
@@ -230,7 +251,7 @@ async def _(ask, operation, patch):
 async def _(ask, operation, patch):
     session = {"instructions": "Say anything."}
     if operation in CREATING:
-        return await ask(operation, json={"session": session})
+        return await ask(operation, json=session if operation in FLAT else {"session": session})
     return await ask(operation, files=_form(worlds.OFFER, session))
 
 
@@ -257,7 +278,7 @@ async def _(ask, operation, patch):
 
 @refused("grant_used", *OFFERING)
 async def _(ask, operation, patch):
-    grant = (await ask.world.mint()).json()["value"]
+    grant = (await ask.world.mint(preset=PRESETS.get(operation))).json()["value"]
     await ask(operation, token=grant)
     return await ask(operation, token=grant)
 
@@ -463,8 +484,12 @@ async def test_another_method_is_as_described(ask):
 async def test_credentials_are_as_described(ask):
     for operation in MINTING:
         assert (await ask(operation)).status_code == 200
-        for query in ("?preset=concierge", "?preset=captions"):
-            assert (await ask(operation, token=ask.world.widgets_token(), query=query)).status_code == 200
+        for preset in ("concierge", "captions", "interpreter"):
+            answer = await ask(operation, token=ask.world.widgets_token(), query=f"?preset={preset}")
+            is_taken = preset in TAKEN.get(operation, (preset,))
+            assert (answer.status_code, answer.json().get("code")) == (
+                (200, None) if is_taken else (400, "invalid_request")
+            )
 
 
 @pytest.mark.anyio
@@ -602,6 +627,17 @@ async def test_the_contract_is_served(ask):
     assert (await ask("getContractJson", token="")).json() == DOCUMENT
     for operation in ("getContractYaml", "getDocs"):
         assert (await ask(operation, token="")).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_what_a_browser_has_already_is_not_sent_again(ask):
+    for operation in ("getDocs", "getHelper"):
+        whole = await ask(operation, token="", headers={"origin": worlds.ORIGIN})
+        assert whole.headers["access-control-allow-origin"] == worlds.ORIGIN  # so that its page may import it
+        again = await ask(operation, token="", headers={"if-none-match": f'W/"older", {whole.headers["etag"]}'})
+        assert (again.status_code, again.content) == (304, b"")
+        other = await ask(operation, token="", headers={"if-none-match": '"older"'})
+        assert (other.status_code, other.content) == (200, whole.content)
 
 
 @pytest.mark.anyio

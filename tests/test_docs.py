@@ -19,6 +19,7 @@ from switchboard.probe.steps import REFUSED, STEPS, Report, Result
 from switchboard.probe.telling import as_prometheus
 from switchboard.settings import PREFIX, Settings
 from tests.identity.test_verifier import ATTACKS
+from tests.support.clients import KNOWN
 from tests.support.contract import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
@@ -203,16 +204,15 @@ def test_code_for_clients_is_what_the_tests_run():
     assert [file.name for file in examples if f'"{file.relative_to(DOCS / "examples")}"' not in tests] == []
 
 
-def test_the_table_of_clients_equals_the_lock():
+def test_the_table_of_clients_equals_the_locks():
     npm = json.loads((ROOT / "tests/e2e/clients/package-lock.json").read_text(encoding="utf-8"))["packages"]
-    locked = {name: npm[f"node_modules/{name}"]["version"] for name in npm[""]["dependencies"]}
-    pip = re.search(r"^openai==(\S+)", (ROOT / "locks/dev.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    assert pip
-    told = [client.replace("`", "").split(" ", maxsplit=1) for client, *_ in rows(DOCS / "clients.md", "client")]
-    assert {name: version for name, version in told if "Python" not in version} == {
-        name: f"{version} for Node" if name == "openai" else version for name, version in locked.items()
-    }
-    assert [client for client in told if "Python" in client[1]] == [["openai", f"{pip[1]} for Python"]]
+    pip = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "locks/dev.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    told = {name: client.version for name, client in KNOWN.items() if client.version}
+    locked = {name.removesuffix(" for Node"): version for name, version in told.items() if "Python" not in name}
+    assert locked == {name: npm[f"node_modules/{name}"]["version"] for name in npm[""]["dependencies"]}
+    for name, version in told.items():
+        if name.endswith(" for Python"):
+            assert version == pip[name.removesuffix(" for Python")], name
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{page.name}-{number}") for page, number, block in blocks()])

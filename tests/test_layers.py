@@ -25,7 +25,7 @@ LAYERS = [
     {"tenants"},
     {"presets", "sdp", "ratelimit"},
     {"identity", "waiting"},
-    {"reports", "errors", "sessions", "data", "clientaddress", "calls", "clock"},
+    {"reports", "errors", "sessions", "data", "clientaddress", "calls", "clock", "logcontext"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 STANDALONE = {"emulator", "web"}  # the emulator stands for somebody else's program: it may use `sessions` alone

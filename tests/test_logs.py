@@ -306,9 +306,9 @@ def test_on_a_terminal_lines_are_for_people():
 def test_our_own_lines_are_the_same_by_the_short_way_and_by_the_library():
     script = """
         import logging, structlog, sys
-        from switchboard import logs
+        from switchboard import logcontext, logs
         logs.configure("info", "worker-7")
-        structlog.contextvars.bind_contextvars(request_id="r-1")
+        logcontext.begin(request_id="r-1")
         log = structlog.get_logger("switchboard.test")
         def say():
             log.debug("not said")
@@ -355,11 +355,11 @@ async def test_the_lines_of_the_server_are_ours_as_well(lines, caplog, monkeypat
 @pytest.mark.timing
 async def test_a_line_costs_little():
     script = """
-        import structlog, sys, time
-        from switchboard import logs
+        import sys, time
+        from switchboard import logcontext, logs
         from switchboard.middleware import log_request
         logs.configure("info")
-        structlog.contextvars.bind_contextvars(request_id="0" * 32, client_ip="192.0.2.1", tenant="acme")
+        logcontext.begin(request_id="0" * 32, client_ip="192.0.2.1", tenant="acme")
         def once():
             began = time.thread_time()
             for _ in range(2000):

@@ -69,6 +69,7 @@ async def test_preflight_for_any_tenants_page(world):
             "content-type",
             "x-request-id",
             "x-openai-agents-sdk",
+            "openai-beta",
             "traceparent",
         }
         assert answer.headers["access-control-max-age"] == "7200"
@@ -96,6 +97,7 @@ async def test_refusals_before_the_tenant_is_known_are_readable_by_the_union(wor
         "RateLimit-Policy",
         "Retry-After",
         "x-should-retry",
+        "Switchboard-Dropped",
     }
     stranger = await world.client.get("/token", headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in stranger.headers

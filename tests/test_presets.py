@@ -1,4 +1,5 @@
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from switchboard.presets import (
     excerpt,
     slot_names,
     template_mistake,
-    with_value,
 )
+from switchboard.sessions import with_value
 
 SESSION = {
     "type": "realtime",
@@ -159,6 +160,42 @@ def test_extra_may_be_ignored_but_not_a_wrong_value():
         made.session_for({}, {"audio": {"output": {"speed": 9}}})
 
 
+def test_what_is_outdated_is_dropped_where_it_differs():
+    wanted = {"temperature": 0.8, "model": "gpt-realtime-2.1", "audio": {"output": {"speed": 9, "voice": "cedar"}}}
+    outdated = frozenset({"temperature", "model", "audio.output.speed"})
+    tailored = preset().session_for({}, wanted, outdated)
+    assert (tailored.overrides, set(tailored.dropped)) == (
+        ("audio.output.voice",),
+        {"temperature", "audio.output.speed"},
+    )
+    assert tailored.chosen == {"audio": {"output": {"voice": "cedar"}}}
+    with pytest.raises(OverrideNotAllowed):
+        preset().session_for({}, wanted, outdated - {"temperature"})
+
+
+def test_what_stands_beside_a_grant_may_only_say_what_it_says():
+    tailored = preset().session_for({}, {"audio": {"output": {"voice": "cedar"}}})
+    same = {"type": "realtime", "audio": {"output": {"voice": "cedar"}}}
+    assert tailored.beside(same, frozenset()) == tailored
+    assert tailored.beside({}, frozenset()) == tailored
+    dropped = tailored.beside({"model": "gone"}, frozenset({"model"}))
+    assert (dropped.session, dropped.dropped) == (tailored.session, ("model",))
+    strays: list[dict[str, Any]] = [
+        {"model": "gone"},
+        {"audio": {"output": {"voice": "marin"}}},
+        {"audio": {"input": {}}},
+    ]
+    for wanted in strays:
+        with pytest.raises(InvalidRequest, match="grant"):
+            tailored.beside(wanted, frozenset())
+
+
+def test_a_preset_is_for_paths_of_its_type():
+    preset().check_type(frozenset({"realtime", "transcription"}))
+    with pytest.raises(InvalidRequest, match="of type realtime, and this path is for transcription or translation"):
+        preset().check_type(frozenset({"translation", "transcription"}))
+
+
 @pytest.mark.parametrize(
     ("claims", "opens"),
     [
@@ -200,6 +237,8 @@ def test_an_excerpt_shows_what_a_browser_may_see():
         "audio": {"output": {"voice": {"id": "voice_1"}}},
     }
     assert excerpt({"type": 7, "audio": []}) == {}
+    translation = {"type": "translation", "model": "m", "audio": {"input": {}, "output": {"language": "es"}}}
+    assert excerpt(translation) == {"type": "translation", "model": "m", "audio": {"output": {"language": "es"}}}
 
 
 @pytest.mark.parametrize("text", ["${claims.}", "${name}", "${claims.a", "${claims.a|{b}}", "${ claims.a }"])

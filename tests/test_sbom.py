@@ -23,7 +23,7 @@ def locked(name: str) -> dict[tuple[str, str], set[str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["runtime", *(pytest.param(name, marks=pytest.mark.long) for name in ("demo", "otel"))]
+    "name", ["runtime", *(pytest.param(name, marks=pytest.mark.long) for name in ("demo", "otel", "azure"))]
 )
 def test_it_names_every_locked_package_with_its_hashes(name, tmp_path):
     subprocess.run([ROOT / "scripts" / "sbom", tmp_path, name], check=True, capture_output=True)

@@ -16,7 +16,8 @@ from switchboard.sessions.rules import section
 FIELDS = json.loads((Path(__file__).parent / "data" / "session-fields.json").read_bytes())["session_types"]
 ADAPTER: TypeAdapter[Any] = TypeAdapter(Session)
 SCHEMA = jsonschema.Draft202012Validator(ADAPTER.json_schema())
-KINDS = ("realtime", "transcription")
+KINDS = ("realtime", "transcription", "translation")
+BASE: dict[str, dict[str, Any]] = {"translation": {"model": "gpt-realtime-translate"}}
 
 # The least that must stand around a field for the session to be legal.
 AROUND: dict[str, dict[str, Any]] = {
@@ -26,6 +27,8 @@ AROUND: dict[str, dict[str, Any]] = {
     "audio.output.format": {"type": "audio/pcm"},
     "truncation": {"type": "retention_ratio", "retention_ratio": 0.5},
     "prompt": {"id": "pmpt_1"},
+    "translation:audio.input.transcription": {"model": "gpt-transcribe"},
+    "translation:audio.input.noise_reduction": {"type": "near_field"},
 }
 
 # Legal values of fields whose type is words, not a name.
@@ -55,6 +58,8 @@ LEGAL: dict[str, list[Any]] = {
     "audio.output.format": [{"type": "audio/pcm"}],
     "audio.input.turn_detection": [{"type": "server_vad"}, {"type": "semantic_vad"}],
     "audio.output.voice": [{"id": "voice_123"}],
+    "translation:audio.input.transcription": [{"model": "gpt-transcribe"}],
+    "translation:audio.input.noise_reduction": [{"type": "far_field", "strength": 0.5}],
 }  # fmt: skip
 PLAIN: dict[str, list[Any]] = {
     "string": ["x"],
@@ -71,18 +76,18 @@ def rows(*needs: str) -> list[Any]:
         pytest.param(kind, field, id=f"{kind}:{field['path']}")
         for kind in KINDS
         for field in FIELDS[kind]["fields"]
-        if field["type"] != "forbidden" and all(field.get(need, None) is not None for need in needs)
+        if field["type"] not in ("forbidden", "absent") and all(field.get(need, None) is not None for need in needs)
     ]
 
 
 def place(kind: str, field: dict[str, Any], value: Any, *, leave_out: bool = False) -> dict[str, Any]:
     """A session that is legal but for what stands at the field."""
-    session: dict[str, Any] = {"type": kind}
+    session: dict[str, Any] = {"type": kind, **BASE.get(kind, {})}
     *parents, name = re.findall(r"[^.\[\]]+(?:\[\w+\])?", field["path"])
     node, walked = session, ""
     for parent in parents:
         walked = f"{walked}.{parent}".removeprefix(".")
-        child = copy.deepcopy(AROUND.get(walked, {}))
+        child = copy.deepcopy(AROUND.get(f"{kind}:{walked}", AROUND.get(walked, {})))
         node[parent.partition("[")[0]] = [child] if "[" in parent else child
         node = child
     if parents and parents[-1] == "turn_detection":
@@ -105,8 +110,12 @@ def dotted(field: dict[str, Any]) -> str:
     return re.sub(r"\[\w+\]", "[0]", field["path"])
 
 
-def legal(field: dict[str, Any]) -> list[Any]:
-    values = [*LEGAL.get(field["path"], ()), *field.get("enum", ()), *field.get("open_enum", ())]
+def legal(kind: str, field: dict[str, Any]) -> list[Any]:
+    values = [
+        *LEGAL.get(f"{kind}:{field['path']}", LEGAL.get(field["path"], ())),
+        *field.get("enum", ()),
+        *field.get("open_enum", ()),
+    ]
     values += [[value] for value in field.get("items_enum", ()) if field["path"] != "output_modalities"]
     if "min" in field and field["min"] is not None:
         values = [field["min"], *([field["max"]] if "max" in field else [])]
@@ -120,7 +129,7 @@ def named(session: dict[str, Any]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("kind", "field"), rows())
 def test_takes_every_legal_value(kind, field):
-    for value in legal(field):
+    for value in legal(kind, field):
         session = place(kind, field, value)
         assert problems(session) == []
         assert ADAPTER.validate_python(session).model_dump(exclude_unset=True) == session
@@ -175,7 +184,7 @@ def test_misses_what_is_required(kind, field):
 
 @pytest.mark.parametrize(("kind", "field"), rows())
 def test_refuses_an_unknown_key_beside_it(kind, field):
-    session = place(kind, field, legal(field)[0])
+    session = place(kind, field, legal(kind, field)[0])
     node: Any = session
     *parents, _ = re.findall(r"\w+|\[\w+\]", field["path"])
     for parent in parents:
@@ -195,7 +204,9 @@ def test_refuses_the_fields_of_the_beta_and_says_where_they_went(name):
 @pytest.mark.parametrize("kind", KINDS)
 def test_refuses_what_only_answers_hold(kind):
     for field in FIELDS[kind]["response_only"]:
-        found = problems({"type": kind, field["path"]: "x"})
+        if field["path"] == "type":  # which is ours in what is asked of a translation
+            continue
+        found = problems({"type": kind, **BASE.get(kind, {}), field["path"]: "x"})
         right = "remove it; it is only in answers"
         assert found == [Problem((field["path"],), "unknown_parameter", "x", right)]
 
@@ -205,7 +216,7 @@ def test_known_paths_are_the_published_ones():
         re.sub(r"\[\w+\]", "[]", field["path"])
         for kind in KINDS
         for field in FIELDS[kind]["fields"]
-        if field["type"] != "forbidden"
+        if field["type"] not in ("forbidden", "absent")
     }
     assert published <= KNOWN_PATHS
 
@@ -215,6 +226,8 @@ def test_known_models_and_dates_are_the_published_ones():
     model, transcription = fields["model"], fields["audio.input.transcription.model"]
     assert set(model["open_enum"]) == vocabulary.REALTIME_MODELS
     assert set(transcription["open_enum"]) == vocabulary.TRANSCRIPTION_MODELS
+    (translation,) = (field for field in FIELDS["translation"]["fields"] if field["path"] == "model")
+    assert set(translation["open_enum"]) == vocabulary.TRANSLATION_MODELS
     published = {
         name: day for field in (model, transcription) for day, names in field["deprecated"].items() for name in names
     }

@@ -10,6 +10,7 @@ from switchboard.sessions import (
     RealtimeSession,
     Session,
     TranscriptionSession,
+    TranslationSession,
     is_known,
     path_text,
     problems,
@@ -46,7 +47,7 @@ def test_a_session_is_an_object(session):
     assert problems(session) == [Problem((), "invalid_type", session, "an object")]
 
 
-KIND = "one of realtime, transcription"
+KIND = "one of realtime, transcription, translation"
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,16 @@ def test_a_mistake_is_one_problem_that_says_what_would_be_right(session, problem
             {"type": "transcription", "model": "gpt-transcribe"},
             "model",
             "remove it; type transcription does not take it",
+        ),
+        (
+            {"type": "translation", "model": "gpt-realtime-translate", "instructions": "Be kind."},
+            "instructions",
+            "remove it; type translation does not take it",
+        ),
+        (
+            {"type": "translation", "model": "gpt-realtime-translate", "audio": {"output": {"voice": "marin"}}},
+            "audio.output.voice",
+            "remove it; type translation does not take it",
         ),
     ],
 )
@@ -523,6 +534,25 @@ def test_models_that_find_the_turns_themselves(kind, model, detection, fine):
                 )
             ],
         ),
+        ({"type": "translation", "model": "gpt-realtime-translate"}, TODAY, []),
+        (
+            {"type": "translation", "model": "gpt-realtime"},
+            date(2027, 2, 1),
+            [
+                Problem(
+                    ("model",),
+                    "unknown_model",
+                    "gpt-realtime",
+                    'did you mean "gpt-realtime-translate"? a new model or an Azure deployment name is fine',
+                ),
+                Problem(("model",), "deprecated", "gpt-realtime", "it stopped on 2027-01-20; use gpt-realtime-2.1"),
+            ],
+        ),
+        (
+            realtime(model="gpt-realtime-translate"),
+            TODAY,
+            [Problem(("model",), "unknown_model", "gpt-realtime-translate", "it is for sessions of type translation")],
+        ),
         (heard(transcription={"model": "zz"}), TODAY, None),
         ({"type": 5, "model": 7, "tools": 3, "audio": [1]}, TODAY, []),
     ],
@@ -566,16 +596,23 @@ def test_is_known(param, known):
     assert is_known(param) is known
 
 
-def test_known_paths_hold_both_types_and_no_keys_of_maps():
-    assert {"instructions", "tools[].parameters", "audio.input.turn_detection.eagerness"} <= KNOWN_PATHS
+def test_known_paths_hold_all_types_and_no_keys_of_maps():
+    assert {
+        "instructions",
+        "tools[].parameters",
+        "audio.input.turn_detection.eagerness",
+        "audio.output.language",
+    } <= KNOWN_PATHS
     assert not [path for path in KNOWN_PATHS if "*" in path]
 
 
 def test_the_models_are_frozen_and_choose_their_type():
-    adapter: TypeAdapter[RealtimeSession | TranscriptionSession] = TypeAdapter(Session)
+    adapter: TypeAdapter[RealtimeSession | TranscriptionSession | TranslationSession] = TypeAdapter(Session)
     session = adapter.validate_python(realtime(instructions="x"))
     assert isinstance(session, RealtimeSession)
     assert isinstance(adapter.validate_python({"type": "transcription"}), TranscriptionSession)
+    translation = {"type": "translation", "model": "gpt-realtime-translate"}
+    assert isinstance(adapter.validate_python(translation), TranslationSession)
     with pytest.raises(ValidationError, match="frozen"):
         session.instructions = "y"  # type: ignore[misc]
     assert adapter.validate_json(session.model_dump_json(exclude_unset=True)) == session

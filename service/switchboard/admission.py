@@ -20,7 +20,7 @@ from switchboard.errors import (
 from switchboard.grants import PREFIX, Grant, Grants
 from switchboard.identity import Principal, UserKeys
 from switchboard.identity.verifier import Verifier
-from switchboard.presets import Preset, Session, Tailored
+from switchboard.presets import Asked, Preset, Session, Tailored
 from switchboard.providers import Provider
 from switchboard.tenants import Origins, Tenant
 
@@ -174,14 +174,13 @@ class Admission:
         policy: Policy,
         caller: Caller,
         event: Event,
+        asked: Asked,
         *,
-        preset_name: str | None,
-        wanted: Session,
         by_grant: Literal["no", "valid"],
     ) -> Admitted:
         """Whether the caller may have a session, and which.
 
-        A grant is held against today's policy, not the one of its birth.
+        A grant is held against today's policy, not the one of its birth; what comes beside it may change nothing.
 
         Raises:
             Refusal: any of the reasons why not.
@@ -190,29 +189,43 @@ class Admission:
         tenant, grant = identified.tenant, identified.grant
         if tenant.suspended or tenant.name in self._kill_switch.suspended:
             raise TenantSuspended
-        if grant is not None:
-            if preset_name not in (None, grant.preset) or wanted:
-                raise InvalidRequest("A grant has its preset and session already; send the offer alone.")
-            preset_name, wanted = grant.preset, grant.wanted
-        preset = _preset(tenant, preset_name, wanted)
+        preset = _preset(tenant, asked, grant)
         event.preset = preset.name
         if event.action == "token.mint" and preset.delivery == "relay":
             event.action = "grant.issue"
         preset.check_claims(identified.principal.claims)
-        tailored = preset.session_for(identified.principal.claims, _without_preset_name(tenant, wanted))
+        preset.check_type(asked.types)
+        tailored = _tailored(preset, tenant, identified.principal.claims, asked, grant)
         event.overrides, event.dropped = tailored.overrides, tailored.dropped
         event.provider = tenant.provider
         return Admitted(identified, preset, tailored, policy.providers[tenant.provider])
 
 
-def _preset(tenant: Tenant, name: str | None, wanted: Session) -> Preset:
-    """By name; else by `session.model`, which SDKs can set and which may name a preset; else the default."""
-    model = wanted.get("model")
+def _preset(tenant: Tenant, asked: Asked, grant: Grant | None) -> Preset:
+    """The grant's; else by name, or by `session.model`, which SDKs can set and which may name one; else the default.
+
+    Raises:
+        UnknownPreset: there is none of that name.
+        InvalidRequest: several are named.
+    """
+    name, model = asked.preset, asked.session.get("model")
     if isinstance(model, str) and model in tenant.presets:
         if name not in (None, model):
             raise InvalidRequest("`preset` and `session.model` name different presets; send one.", param="preset")
-        return tenant.presets[model]
-    return tenant.preset(name)
+        name = model
+    if grant is None:
+        return tenant.preset(name)
+    if name not in (None, grant.preset):
+        raise InvalidRequest(f"This grant is for the preset `{grant.preset}`; name no other.", param="preset")
+    return tenant.preset(grant.preset)
+
+
+def _tailored(preset: Preset, tenant: Tenant, claims: Mapping[str, Any], asked: Asked, grant: Grant | None) -> Tailored:
+    wanted = _without_preset_name(tenant, asked.session)
+    outdated = asked.outdated if preset.beta == "drop" else frozenset()
+    if grant is None:
+        return preset.session_for(claims, wanted, outdated)
+    return preset.session_for(claims, grant.wanted).beside(wanted, outdated)
 
 
 def _without_preset_name(tenant: Tenant, wanted: Session) -> Mapping[str, Any]:

@@ -20,8 +20,8 @@ from switchboard.errors import (
     CallNotFound,
     Degraded,
     GrantExpired,
-    InvalidRequest,
     ProviderError,
+    ProviderUnavailable,
     Refusal,
     TenantSuspended,
     TooManyCalls,
@@ -29,7 +29,7 @@ from switchboard.errors import (
 from switchboard.grants import Grants
 from switchboard.leash import HANGUP_SECONDS, Leash, describe, describe_end
 from switchboard.ledger import Ending, Full, Ledger, Reservation, Reserved, Slot
-from switchboard.presets import Session, excerpt
+from switchboard.presets import Asked, Preset, excerpt
 from switchboard.providers import Opened
 from switchboard.ratelimit import UNLIMITED, Standing
 from switchboard.reports import Report
@@ -39,6 +39,7 @@ from switchboard.waiting import while_awaited
 MIN_TTL = 10  # seconds; the provider mints nothing shorter
 CLOCK_MARGIN = 120  # seconds that a used grant is remembered beyond its end, for replicas whose clocks are behind
 GRANT_KEPT = 60  # seconds after its call's end that a grant may still ask about it
+NO_ID = "The voice provider gives its calls no id, and the preset allows none that nobody can end."
 REPLACED_AT_MOST = 3  # calls that make room for one; more only if a cap was lowered
 
 
@@ -47,23 +48,19 @@ async def _never() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a caller asks of /token: a preset, overrides, a lifetime in seconds; each may be left out."""
+class Wish(Asked):
+    """What a caller asks of /token: a session, and a lifetime in seconds; each may be left out."""
 
-    preset: str | None = None
-    session: Session = field(default_factory=dict)
     seconds: int | None = None
     caller_gone: Callable[[], Awaitable[bool]] = field(default=_never)
     """Whether the caller has gone away meanwhile: nobody would use the secret."""
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Asked):
     """What a caller posts to /sdp: the browser's SDP, and which session it is for."""
 
     sdp: bytes
-    preset: str | None = None
-    session: Session = field(default_factory=dict)
     dcid: int | None = None
     caller_gone: Callable[[], Awaitable[bool]] = field(default=_never)
     """Whether the caller has gone away meanwhile: nobody would hear the answer."""
@@ -78,15 +75,18 @@ class Credential:
     session: Mapping[str, Any]
     calls_url: str
     standing: Standing = UNLIMITED
+    dropped: tuple[str, ...] = ()
+    """What the caller asked for in vain, as far as that does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What /sdp hands out: the provider's SDP answer and the call's id."""
+    """What /sdp hands out: the provider's SDP answer and the call's id, if the provider gives its calls one."""
 
-    call_id: str
+    call_id: str | None
     sdp: bytes
     standing: Standing = UNLIMITED
+    dropped: tuple[str, ...] = ()
 
 
 class Broker:
@@ -131,22 +131,20 @@ class Broker:
         """
         policy = self._policies.current
         async with self._audit.record("token.mint", caller) as event:
-            admitted = await self._admission.admit(
-                policy, caller, event, preset_name=wish.preset, wanted=wish.session, by_grant="no"
-            )
+            admitted = await self._admission.admit(policy, caller, event, wish, by_grant="no")
             if admitted.preset.delivery == "direct":
                 admitted.provider.check_available()
             standing = (await self._reserve(event, caller, self._reservation(admitted))).standing
             seconds = max(MIN_TTL, min(admitted.preset.token_ttl, wish.seconds or admitted.preset.token_ttl))
             with standing.shown():
                 if admitted.preset.delivery == "relay":
-                    credential = self._grant(admitted, caller.origin, wish.session, seconds)
+                    credential = self._grant(admitted, caller.origin, seconds)
                 else:
                     async with while_awaited(wish.caller_gone):
                         credential = await self._client_secret(admitted, event, caller, seconds)
             event.credential_sha256 = hashlib.sha256(credential.value.encode()).hexdigest()
             event.expires_at = credential.expires_at
-        return replace(credential, standing=standing)
+        return replace(credential, standing=standing, dropped=admitted.tailored.dropped)
 
     async def relay(self, caller: Caller, offer: Offer) -> Answer:
         """Open a call with the caller's offer.
@@ -156,10 +154,7 @@ class Broker:
         """
         policy = self._policies.current
         async with self._audit.record("call.open", caller) as event:
-            admitted = await self._admission.admit(
-                policy, caller, event, preset_name=offer.preset, wanted=offer.session, by_grant="valid"
-            )
-            _check_relayable(admitted.tailored.session)
+            admitted = await self._admission.admit(policy, caller, event, offer, by_grant="valid")
             check_offer(offer.sdp)
             admitted.provider.check_available()  # before an earlier call has to make room
             reservation = self._reservation(admitted, offer.sdp)
@@ -168,14 +163,13 @@ class Broker:
                 opened = await self._open(admitted, reservation, offer, event, caller)
                 event.call_id, event.provider_request_id = opened.call_id, opened.provider_request_id
                 opening = _opening(admitted, opened.call_id, opened.key_name)
-                event.undo = partial(self._abandon, event, caller, self._unbound(reservation, opening), reservation)
-                call = await self._ledger.bind(reservation, opening, reserved.call_seconds)
-                event.undo = partial(self._abandon, event, caller, call, None)
-                if call.ending is not None:
-                    raise TenantSuspended if call.ending == "suspended" else Degraded(retry_after=1)
+                if opening is None:
+                    self._let_go(admitted.preset, reservation, event)
+                else:
+                    await self._bind(opening, reservation, reserved.call_seconds, event, caller)
                 if await offer.caller_gone():
                     raise CallerGone
-        return Answer(opened.call_id, opened.answer, reserved.standing)
+        return Answer(opened.call_id, opened.answer, reserved.standing, admitted.tailored.dropped)
 
     async def calls(self, caller: Caller) -> Sequence[Call]:
         """The caller's open calls, the earliest first.
@@ -234,7 +228,7 @@ class Broker:
             await self._ledger.confirm(ending.call)
         return ending.call
 
-    def _grant(self, admitted: Admitted, origin: str | None, wanted: Session, seconds: int) -> Credential:
+    def _grant(self, admitted: Admitted, origin: str | None, seconds: int) -> Credential:
         caller = admitted.caller
         carried = {
             name: caller.principal.claims[name] for name in caller.tenant.claims_in_use & caller.principal.claims.keys()
@@ -242,7 +236,7 @@ class Broker:
         value, grant = self._grants.issue(
             replace(caller.principal, claims=carried),
             preset=admitted.preset.name,
-            wanted=wanted,
+            wanted=admitted.tailored.chosen,
             seconds=seconds,
             origin=origin,
         )
@@ -256,7 +250,7 @@ class Broker:
             request_id=caller.request_id,
         )
         event.provider_request_id = minted.provider_request_id
-        return Credential(minted.value, minted.expires_at, excerpt(minted.session), admitted.provider.calls_url)
+        return Credential(minted.value, minted.expires_at, excerpt(minted.session), minted.calls_url)
 
     async def _open(
         self, admitted: Admitted, reservation: Reservation, offer: Offer, event: Event, caller: Caller
@@ -267,6 +261,7 @@ class Broker:
                 admitted.tailored.session,
                 safety_identifier=admitted.caller.user_key,
                 dcid=offer.dcid,
+                hide_instructions=admitted.preset.hide_instructions,
                 request_id=caller.request_id,
             )
         )
@@ -284,6 +279,30 @@ class Broker:
                 event.undo = partial(self._abandon, event, caller, call, reservation)
             raise
 
+    async def _bind(
+        self, opening: Opening, reservation: Reservation, seconds: float, event: Event, caller: Caller
+    ) -> None:
+        """Put the call in its slot's place.
+
+        Raises:
+            TenantSuspended, Degraded: it must not stand.
+        """
+        event.undo = partial(self._abandon, event, caller, self._unbound(reservation, opening), reservation)
+        call = await self._ledger.bind(reservation, opening, seconds)
+        event.undo = partial(self._abandon, event, caller, call, None)
+        if call.ending is not None:
+            raise TenantSuspended if call.ending == "suspended" else Degraded(retry_after=1)
+
+    def _let_go(self, preset: Preset, reservation: Reservation, event: Event) -> None:
+        """A call without an id: nobody can end it or learn of its end, so its slot stays until it lapses.
+
+        Raises:
+            ProviderUnavailable: the preset does not allow that; the provider drops a call that is not answered.
+        """
+        event.undo = partial(self._ledger.release, reservation, untried=False)
+        if not preset.unleashed:
+            raise ProviderUnavailable(NO_ID)
+
     def _reservation(self, admitted: Admitted, offer: bytes | None = None) -> Reservation:
         """What is to be charged: a grant has paid at /token, and is good for one call; an offer needs a slot."""
         caller, grant = admitted.caller, admitted.caller.grant
@@ -293,7 +312,8 @@ class Broker:
             slot = Slot(
                 id=secrets.token_hex(8),
                 offer_digest=hashlib.sha256(offer).hexdigest(),
-                lease_seconds=self._lease_seconds,
+                # Without an id it is all that ever stands for the call.
+                lease_seconds=max(self._lease_seconds, limits.call_seconds if admitted.preset.unleashed else 0),
                 call_seconds=limits.call_seconds,
                 idle_seconds=limits.idle_seconds,
                 minutes=limits.minutes,
@@ -382,14 +402,18 @@ class Broker:
             await self._ledger.release(held, untried=False)
 
 
-def _opening(admitted: Admitted, call_id: str, key_name: str) -> Opening:
+def _opening(admitted: Admitted, call_id: str | None, key_name: str) -> Opening | None:
     caller = admitted.caller
-    return Opening(
-        id=call_id,
-        issuer=caller.principal.issuer,
-        preset=admitted.preset.name,
-        provider=caller.tenant.provider,
-        key_name=key_name,
+    return (
+        None
+        if call_id is None
+        else Opening(
+            id=call_id,
+            issuer=caller.principal.issuer,
+            preset=admitted.preset.name,
+            provider=caller.tenant.provider,
+            key_name=key_name,
+        )
     )
 
 
@@ -424,10 +448,3 @@ def _too_many(full: Full) -> TooManyCalls:
 
 def _no_room() -> Degraded:
     return Degraded("Your earlier call has to be ended first, and could not be; try again in a moment.", retry_after=2)
-
-
-def _check_relayable(session: Session) -> None:
-    """The provider takes a transcription session through a client secret alone."""
-    if session.get("type") != "realtime":
-        detail = "This preset transcribes: get its token from /token and post the offer to `calls_url`."
-        raise InvalidRequest(detail, param="preset")

@@ -142,24 +142,29 @@ def issue(tenant: str, subject: str, claims: tuple[str, ...], seconds: int) -> N
 )
 @click.option("--key", "keys", multiple=True, metavar="sk-…", help="An accepted standard key (default: any `sk-…`).")
 @click.option("--no-media", is_flag=True, help="Answer offers without WebRTC: for load, and without aiortc.")
-def emulate(host: str, port: int, keys: tuple[str, ...], no_media: bool) -> None:
+@click.option("--azure", is_flag=True, help="Speak as a resource of Azure OpenAI does.")
+@click.option("--no-call-ids", is_flag=True, help="Name no calls, as servers do that only speak like the provider.")
+def emulate(*, host: str, port: int, keys: tuple[str, ...], no_media: bool, azure: bool, no_call_ids: bool) -> None:
     """Run the provider emulator alone: OpenAI's realtime endpoints, answered with real WebRTC.
 
-    Its faults are switched at run time: PUT /_emulator/faults, described by GET /_emulator/faults.
+    Its faults are switched at run time: PUT /_emulator/faults, described by GET /_emulator/faults; DELETE
+    /_emulator/calls/{id} loses a call.
     """
     from switchboard import emulator, server
 
     _log_to_stderr("info")
-    options = emulator.Options(keys=frozenset(keys), media=not no_media)
+    options = emulator.Options(keys=frozenset(keys), media=not no_media, azure=azure, call_ids=not no_call_ids)
 
     async def run() -> None:
         listening = server.bind(host, port)
         app = emulator.create_app(options)
         async with app.router.lifespan_context(app):
             await server.serve(
-                [server.Listener(app, listening)],
+                [server.Listener(app, listening, takes_sockets=True)],
                 server.Stopping(drain_seconds=1),
-                on_ready=lambda: click.echo(f"base URL: http://{host}:{server.port_of(listening)}/v1"),
+                on_ready=lambda: click.echo(
+                    f"base URL: http://{host}:{server.port_of(listening)}{app.state.emulator.flavour.prefix}"
+                ),
             )
 
     _run(run())

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import structlog
 import uvicorn
-from structlog.contextvars import bound_contextvars
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from switchboard import logcontext
 from switchboard.errors import (
     HeadersTooLarge,
     InvalidRequest,
@@ -231,6 +231,9 @@ class BoundedHeads(HttpToolsProtocol):
         if self._in_body and self._unanswered is None and not self.transport.is_closing():
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: who asks for another protocol gets HTTP. uvicorn would advise operators to install one."""
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says nothing
         """What the parser refuses, and what `_count` stopped, in the form of all refusals."""
         if self._parsed > MAX_HEAD_BYTES:
@@ -279,5 +282,5 @@ class BoundedHeads(HttpToolsProtocol):
         if is_told:
             told = "none", "other", refusal.status, self.loop.time() - self._began_at
             self._observe(*told, request_id)
-            with bound_contextvars(request_id=request_id):
+            with logcontext.during(request_id=request_id):
                 log_request(*told)

@@ -11,8 +11,8 @@ from types import MappingProxyType
 import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from switchboard import logcontext
 from switchboard.clientaddress import ClientAddress
 from switchboard.errors import Draining, InternalError, OriginNotAllowed, Refusal, encode_problem, problem_headers
 from switchboard.tenants import Origins
@@ -77,8 +77,7 @@ class RequestContext:
         given = _first(scope, b"x-request-id") or ""
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         scope["request_id"] = request_id
-        clear_contextvars()
-        bind_contextvars(request_id=request_id)
+        logcontext.begin(request_id=request_id)
         started = time.perf_counter()
         status = 0
 
@@ -139,7 +138,7 @@ class RealClient:
                 )
             scope["client"] = (client, 0)  # its port is the proxy's business
             if shown is not None:
-                bind_contextvars(client_ip=shown)
+                logcontext.add(client_ip=shown)
         await self._app(scope, receive, send)
 
     def _find(self, peer: str | None, written: tuple[tuple[bytes, bytes], ...]) -> tuple[str, str | None, bool]:

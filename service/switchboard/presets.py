@@ -4,12 +4,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from switchboard.errors import InvalidRequest, OverrideNotAllowed, PresetNotAllowed
 from switchboard.identity import claim_at
-from switchboard.sessions import path_text, problems
+from switchboard.sessions import TYPES, path_text, problems, with_value
 
 Session: TypeAlias = Mapping[str, Any]
 
@@ -64,13 +64,44 @@ class TextUpTo:
 Rule: TypeAlias = OneOf | Between | TextUpTo
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a caller asks for: a preset by name, and changes of its session; each may be left out.
+
+    Args:
+        preset: its name.
+        session: holds the changes.
+        types: of sessions that the path is for.
+        outdated: paths in `session` with values that mean nothing any more, as older frontends send them.
+    """
+
+    preset: str | None = None
+    session: Session = field(default_factory=dict)
+    types: frozenset[str] = TYPES
+    outdated: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Tailored:
-    """A session made for one caller, and what in it the caller chose or asked for in vain."""
+    """A session made for one caller; what in it the caller chose, in the form of a session and by path, and the paths
+    of what was asked for in vain.
+    """
 
     session: Session
+    chosen: Session = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+
+    def beside(self, wanted: Session, outdated: frozenset[str]) -> "Tailored":
+        """The same session, asked for once more with what came beside its grant: which may change nothing.
+
+        Raises:
+            InvalidRequest: it would change the session, by more than outdated values.
+        """
+        strays = tuple(path for path, value in _leaves(wanted, {}) if not _is_own(self.session, path, value))
+        if not outdated.issuperset(strays):
+            raise InvalidRequest("A grant has its preset and session already; send the offer alone.")
+        return replace(self, dropped=self.dropped + strays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +118,22 @@ class Preset:
     requires: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     overrides: Mapping[str, Rule] = field(default_factory=dict)
     extra: Literal["refuse", "ignore"] = "refuse"
+    beta: Literal["drop", "strict"] = "drop"
+    """What happens to outdated values: they are dropped, or held against the overrides as all others."""
+    hide_instructions: bool = False
+    """Whether the provider keeps the session from the browser."""
+    unleashed: bool = False
+    """Whether calls may be opened that nobody can end."""
+
+    def check_type(self, types: frozenset[str]) -> None:
+        """Let a preset through only where sessions of its type are asked for.
+
+        Raises:
+            InvalidRequest: this path is for sessions of other types.
+        """
+        if self.session["type"] not in types:
+            mine, right = self.session["type"], " or ".join(sorted(types))
+            raise InvalidRequest(f"The preset is of type {mine}, and this path is for {right}.", param="preset")
 
     def check_claims(self, claims: Mapping[str, Any]) -> None:
         """Let only callers through that carry what the preset requires.
@@ -100,37 +147,41 @@ class Preset:
             if not any(_same(one, wanted) for one in carried for wanted in allowed):
                 raise PresetNotAllowed(f"The preset needs a token whose claim `{path}` has an accepted value.")
 
-    def session_for(self, claims: Mapping[str, Any], wanted: Session) -> Tailored:
+    def session_for(
+        self, claims: Mapping[str, Any], wanted: Session, outdated: frozenset[str] = frozenset()
+    ) -> Tailored:
         """The session for this caller.
 
         Args:
             claims: of the verified token; they fill `${claims.…}` in the instructions.
             wanted: the caller's `session`; a value equal to the preset's is no override.
+            outdated: paths whose values may be left out instead of being refused.
 
         Raises:
             OverrideNotAllowed: a field that is not listed, or a value outside its rule.
             InvalidRequest: the wanted session is not of a sane form.
         """
         session = _with_claims(self.session, claims)
+        if not wanted:
+            return Tailored(session)
         chosen: dict[str, Any] = {}
         dropped: list[str] = []
         for path, value in _leaves(wanted, self.overrides):
-            own = claim_at(self.session, path) if path else self.session
-            # A mapping of nothing changes nothing of a mapping.
-            if _same(value, own) or (value == {} and isinstance(own, Mapping)):
+            if _is_own(self.session, path, value):
                 continue
             rule = self.overrides.get(path)
             if rule is not None and rule.accepts(value):
                 chosen[path] = value
-            elif self.extra == "ignore" and rule is None:
+            elif path in outdated or (self.extra == "ignore" and rule is None):
                 dropped.append(path[:200])
             else:
                 _refuse_override(path, rule)
+        choices: Session = {}
         for path, value in chosen.items():
-            session = with_value(session, path, value)
+            session, choices = with_value(session, path, value), with_value(choices, path, value)
         if chosen:
             _check_whole(session)
-        return Tailored(session, tuple(chosen), tuple(dropped))
+        return Tailored(session, choices, tuple(chosen), tuple(dropped))
 
 
 def excerpt(session: Session) -> dict[str, Any]:
@@ -138,21 +189,17 @@ def excerpt(session: Session) -> dict[str, Any]:
     seen: dict[str, Any] = {
         name: session[name] for name in ("id", "type", "model") if isinstance(session.get(name), str)
     }
-    voice = claim_at(session, "audio.output.voice")
+    output = claim_at(session, "audio.output")
+    if not isinstance(output, Mapping):
+        return seen
+    voice, language = output.get("voice"), output.get("language")
     if isinstance(voice, Mapping):
         voice = {"id": voice.get("id")}  # a custom voice
     if isinstance(voice, str | dict):
         seen["audio"] = {"output": {"voice": voice}}
+    if isinstance(language, str):  # of a translation, which has no voice
+        seen["audio"] = {"output": {"language": language}}
     return seen
-
-
-def with_value(session: Session, path: str, value: Any) -> dict[str, Any]:
-    """A copy of the session with a value at a dotted path; only what lies on the path is copied."""
-    name, _, rest = path.partition(".")
-    if not rest:
-        return {**session, name: value}
-    inner = session.get(name)
-    return {**session, name: with_value(inner if isinstance(inner, Mapping) else {}, rest, value)}
 
 
 def template_mistake(text: str) -> str | None:
@@ -199,6 +246,12 @@ def _leaves(wanted: Session, rules: Mapping[str, Rule]) -> Iterator[tuple[str, A
             continue
         found += 1
         yield path, value
+
+
+def _is_own(session: Session, path: str, value: Any) -> bool:
+    """Whether a session has this value already. A mapping of nothing changes nothing of a mapping."""
+    own = claim_at(session, path) if path else session
+    return _same(value, own) or (value == {} and isinstance(own, Mapping))
 
 
 def _check_number(values: int) -> None:

@@ -41,6 +41,8 @@ class Listener:
     """Hears of requests that end before they reach the app."""
     takes_work: bool = False
     """Whether this is what is drained; the others are served until that is done."""
+    takes_sockets: bool = False
+    """Whether it speaks WebSocket; nothing that callers of Switchboard reach does."""
 
 
 def _nothing() -> None:
@@ -110,7 +112,7 @@ class _Server(uvicorn.Server):
         self.stop_listening()
         await asyncio.gather(*self._late, return_exceptions=True)
         await self._until(lambda: all(one.has_been_asked for one in self._connections()), FIRST_REQUEST_SECONDS)
-        for connection in self._connections():
+        for connection in list(self.state.connections):
             connection.shutdown()
         if not await self._until(lambda: not (self.state.tasks or self.state.connections)):
             await self._cancel()
@@ -121,7 +123,7 @@ class _Server(uvicorn.Server):
             task.cancel()
         if tasks and not self.force_exit:
             await asyncio.wait(tasks, timeout=CANCELLED_SECONDS)
-        for connection in self._connections():
+        for connection in list(self.state.connections):
             connection.transport.abort()
 
     async def _until(self, holds: Callable[[], bool], seconds: float = math.inf) -> bool:
@@ -134,7 +136,7 @@ class _Server(uvicorn.Server):
         return True
 
     def _connections(self) -> list[BoundedHeads]:
-        return cast("list[BoundedHeads]", list(self.state.connections))
+        return [one for one in self.state.connections if isinstance(one, BoundedHeads)]  # and no WebSockets
 
     def _protocol(self) -> asyncio.Protocol:
         made = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
@@ -265,7 +267,7 @@ def _config(listener: Listener) -> uvicorn.Config:
         listener.app,
         # As good as a class: uvicorn calls it once for each connection.
         http=cast("type[asyncio.Protocol]", partial(BoundedHeads, observe=listener.observe)),
-        ws="none",
+        ws="auto" if listener.takes_sockets else "none",
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -38,6 +38,11 @@ class Outcome:
 def policy() -> dict[str, Any]:
     """The example without quotas: they would refuse everything after the first ten requests."""
     tree = copy.deepcopy(worlds.example())
+    translation = {"type": "translation", "model": "gpt-realtime-translate"}
+    tree["tenants"]["acme"]["presets"] |= {
+        "captions": {**tree["tenants"]["widgets"]["presets"]["captions"], "delivery": "relay"},
+        "interpreter": {"delivery": "relay", "session": translation},
+    }
     for tenant in tree["tenants"].values():
         tenant["limits"] = {"user": NO_QUOTA, "tenant": NO_QUOTA, "call_seconds": 900}
         tenant.pop("limits_by", None)

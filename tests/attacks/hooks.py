@@ -15,6 +15,16 @@ from tests.support import keys
 
 KEY: Any = load_pem_private_key(Path(os.environ["ATTACKS_KEY"]).read_bytes(), None)
 TEXTS = ("application/sdp", "text/plain")
+# Paths that are for one type of session.
+PRESETS = {
+    "/v1/realtime/translations/client_secrets": "interpreter",
+    "/v1/realtime/translations/calls": "interpreter",
+    "/v1/realtime/transcription_sessions": "captions",
+}
+FLAT = {
+    "/v1/realtime/sessions": {"model": "gpt-4o-realtime-preview", "voice": "cedar", "temperature": 0.8},
+    "/v1/realtime/transcription_sessions": {"input_audio_format": "pcm16"},
+}
 SUBJECT = "user-of-schemathesis"
 
 
@@ -94,15 +104,20 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
     """A case that is to be taken gets an offer, a session and a preset that this service takes."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
-    if case.query and "preset" in case.query:
-        case.query["preset"] = "support"
+    preset = PRESETS.get(case.path, "support")
+    if case.path in PRESETS or (case.query and "preset" in case.query):
+        case.query = {**(case.query or {}), "preset": preset}
+    if case.query and "model" in case.query:
+        case.query["model"] = preset
     if case.media_type in TEXTS:
         case.body = VALID.offer()
+    elif case.path in FLAT:
+        case.body = FLAT[case.path]
     elif isinstance(case.body, dict):
         if "sdp" in case.body:
             case.body["sdp"] = VALID.offer()
         if "session" in case.body:
-            case.body["session"] = VALID.session()
+            case.body["session"] = VALID.session() if preset == "support" else {}
         if "preset" in case.body:
             case.body["preset"] = "support"
 

@@ -14,9 +14,9 @@ from typing import Any
 from starlette.requests import Request
 
 from switchboard import data
+from switchboard.endpoints.offering import read_offer
 from switchboard.endpoints.reading import parse_model, parse_object
 from switchboard.endpoints.report import ReportRequest
-from switchboard.endpoints.sdp import read_offer
 from switchboard.endpoints.token import TokenRequest
 from switchboard.errors import Refusal
 from switchboard.grants import PREFIX, Grants
@@ -25,6 +25,7 @@ from switchboard.identity.keys import StaticKey
 from switchboard.identity.verifier import Issuer, TenantRule, Verifier
 from switchboard.presets import Between, OneOf, Preset, TextUpTo, excerpt
 from switchboard.sdp import MAX_BYTES, check_offer, looks_like_answer
+from switchboard.sessions import translated
 
 ISSUER, AUDIENCE = "https://login.acme.example/", "switchboard"
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -104,7 +105,7 @@ class Tokens:
 
 
 class Overrides:
-    """A caller's `session`, from its JSON to the session that a provider would be sent."""
+    """A caller's `session`, today's or the beta's, from its JSON to the session that a provider would be sent."""
 
     def __init__(self) -> None:
         self._presets = [_preset("refuse"), _preset("ignore")]
@@ -116,14 +117,16 @@ class Overrides:
             return False
         taken = False
         for preset in self._presets:
-            try:
-                tailored = preset.session_for({"name": "Alice"}, wanted)
-            except Refusal:
-                continue
-            assert set(tailored.overrides) <= preset.overrides.keys()
-            assert tailored.session["model"] == "gpt-realtime-2.1"
-            json.dumps(excerpt(tailored.session))
-            taken = True
+            for today, outdated in ((wanted, frozenset[str]()), translated(wanted)):
+                try:
+                    tailored = preset.session_for({"name": "Alice"}, today, outdated)
+                except Refusal:
+                    continue
+                assert set(tailored.overrides) <= preset.overrides.keys()
+                assert tailored.session["model"] == "gpt-realtime-2.1"
+                assert tailored.beside({}, outdated).session == tailored.session
+                json.dumps(excerpt(tailored.session))
+                taken = True
         return taken
 
 

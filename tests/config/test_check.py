@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from switchboard.cli import main
 from switchboard.config.mistakes import Mistake
 from switchboard.config.reading import check, read
+from switchboard.sessions import path_text
 from tests.support.world import EXAMPLE, TODAY, example
 
 TEN = """
@@ -68,6 +69,31 @@ def test_the_example_has_no_mistakes():
     assert checked.config is not None
     assert checked.mistakes == ()
     assert checked.advice == ()
+
+
+def test_a_translation_and_pages_of_the_beta():
+    tree = example()
+    presets = tree["tenants"]["acme"]["presets"]
+    session = {"type": "translation", "model": "gpt-realtime-translate", "audio": {"output": {"language": "es"}}}
+    languages = {"audio.output.language": ["es", "fr"]}
+    presets["interpreter"] = {"delivery": "relay", "session": session, "overrides": languages, "beta": "strict"}
+    assert check(tree, today=TODAY).mistakes == ()
+    presets["interpreter"] |= {
+        "session": {**session, "instructions": "Be kind."},
+        "overrides": {"audio.output.languages": ["es"], "audio.output.voice": ["marin"]},
+        "beta": "drip",
+    }
+    place = "tenants.acme.presets.interpreter"
+    assert {path_text(one.path): one.right for one in check(tree, today=TODAY).mistakes} == {
+        f"{place}.beta": "`drop` or `strict`",
+        f"{place}.session.instructions": "remove it; type translation does not take it",
+    }
+    presets["interpreter"] |= {"session": session, "beta": "drop"}
+    found = {one.path[-1]: one.right for one in check(tree, today=TODAY).mistakes}
+    assert found == {
+        "audio.output.languages": "`audio.output.language`",
+        "audio.output.voice": "remove it; type translation does not take it",
+    }
 
 
 def test_every_mistake_of_a_file_is_named_at_once(tmp_path):
@@ -165,11 +191,65 @@ def test_secrets_of_tools():
     assert check(tree, today=TODAY).mistakes == ()
 
 
-def test_a_transcription_cannot_be_relayed():
+AZURE = {"kind": "azure", "base_url": "https://acme.openai.azure.com/openai/v1", "keys": ["env:AZURE_KEY"]}
+PROVIDERS = [
+    (AZURE, None),
+    ({**AZURE, "base_url": "https://acme.openai.azure.com/openai/v1/"}, None),
+    ({"kind": "azure", "base_url": AZURE["base_url"], "entra": True}, None),
+    ({**AZURE, "entra": True}, "`keys`, at least one, or `entra: true` instead"),
+    ({**AZURE, "keys": []}, "`keys`, at least one, or `entra: true` instead"),
+    ({"kind": "azure", "keys": ["env:AZURE_KEY"]}, "a `base_url` like https://RESOURCE.openai.azure.com/openai/v1"),
+    (
+        {**AZURE, "base_url": "https://acme.openai.azure.com"},
+        "a `base_url` like https://RESOURCE.openai.azure.com/open",
+    ),
+    ({"kind": "openai", "entra": True}, "`keys`, at least one"),
+    ({"kind": "openai", "keys": ["env:KEY"], "entra": True}, "`keys`, at least one"),
+    ({"kind": "openai"}, "`keys`, at least one"),
+]
+
+
+@pytest.mark.parametrize(("provider", "right"), PROVIDERS)
+def test_what_a_provider_needs_by_its_kind(provider, right):
     tree = example()
-    tree["tenants"]["widgets"]["presets"]["captions"]["delivery"] = "relay"
-    (mistake,) = check(tree, today=TODAY).mistakes
-    assert "client secret" in mistake.right
+    tree["providers"]["openai"] = provider
+    mistakes = check(tree, today=TODAY).mistakes
+    assert [(one.path, one.right[: len(right or "")]) for one in mistakes] == (
+        [(("providers", "openai"), right)] if right else []
+    )
+
+
+def test_instructions_are_hidden_at_azure_alone_and_behind_a_relay():
+    tree = example()
+    tree["tenants"]["acme"]["presets"]["support"]["hide_instructions"] = True
+    place = ("tenants", "acme", "presets", "support")
+    assert [(one.path, one.found, one.right) for one in check(tree, today=TODAY).mistakes] == [
+        (
+            (*place, "hide_instructions"),
+            "true",
+            "false: only a provider of `kind: azure` can keep them from the browser",
+        )
+    ]
+    tree["providers"]["openai"] = AZURE
+    tree["tenants"]["acme"]["presets"]["support"]["session"]["model"] = "a-deployment"
+    checked = check(tree, today=TODAY)
+    assert (checked.mistakes, checked.advice) == ((), ())
+    tree["tenants"]["acme"]["presets"]["support"]["delivery"] = "direct"
+    assert [(one.path, one.right) for one in check(tree, today=TODAY).mistakes] == [((*place, "delivery"), "`relay`")]
+
+
+def test_calls_that_nobody_can_end_have_to_be_allowed():
+    tree = example()
+    tree["providers"]["openai"]["call_ids"] = False
+    found = check(tree, today=TODAY).mistakes
+    # The presets of widgets are direct: their calls are known to nobody here anyway.
+    assert [(one.path, one.right) for one in found] == [
+        (("tenants", "acme", "presets", preset, "unleashed"), "`allow`, if that is meant")
+        for preset in ("support", "expert")
+    ]
+    for preset in tree["tenants"]["acme"]["presets"].values():
+        preset["unleashed"] = "allow"
+    assert check(tree, today=TODAY).mistakes == ()
 
 
 def test_what_stops_soon_is_said():
@@ -322,9 +402,10 @@ def test_limits_that_a_direct_preset_escapes_are_said(place):
     limits = {"open_calls": {"user": 1}}
     widgets[place] = limits if place == "limits" else {"claim": "plan", "values": {"pro": limits}}
     checked = check(tree, today=TODAY)
-    # A transcription has no calls here, and acme's presets are relayed.
+    # Acme's presets are relayed.
     assert [(one.path, one.right) for one in checked.advice] == [
-        (("tenants", "widgets", "presets", "concierge", "delivery"), "`relay`, if they are meant for this preset")
+        (("tenants", "widgets", "presets", preset, "delivery"), "`relay`, if they are meant for this preset")
+        for preset in ("concierge", "captions")
     ]
 
 

@@ -66,6 +66,9 @@ def _tenant(**changes: Any) -> dict[str, Any]:
     return {"tenants": {"acme": {**example()["tenants"]["acme"], **changes}}}
 
 
+HIDING = {"talk": {"delivery": "relay", "hide_instructions": True, "session": {"type": "realtime"}}}
+SHARED = {"issuers": example()["issuers"]}
+NAMELESS = {"openai": {"kind": "openai", "keys": ["env:OPENAI_API_KEY"], "call_ids": False}}
 BROKEN: dict[str, dict[str, Any]] = {
     "everything at once": {"all": TEN},
     "no YAML": {"all": "tenants: [\n"},
@@ -81,6 +84,8 @@ BROKEN: dict[str, dict[str, Any]] = {
     "an issuer in two files": {"more": {"issuers": [example()["issuers"][0]]}},
     "the second issuer of another file": {"z": {"issuers": [{**example()["issuers"][0], "algorithms": ["none"]}]}},
     "a preset that is none": {"acme": _tenant(default_preset="suport")},
+    "what the provider of another file cannot hide": {"acme": _tenant(presets=HIDING, default_preset="talk")},
+    "calls that the provider of another file does not name": {"shared": {**SHARED, "providers": NAMELESS}},
 }
 
 

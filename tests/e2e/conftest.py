@@ -1,6 +1,18 @@
-"""The real process, a real Chromium, and a page of it per test."""
+"""The real process, a real Chromium, and a page of it per test.
+
+A test that puts a client before the service tells the table of `make clients` how long it took to connect:
+
+    def test_it_connects(visit, server, client):
+        with client("openai for Python", "relay"):  # as in the table of docs/clients.md: its client, one of its paths
+            ...  # from asking for a token, or offering, to connected
+        ...  # what else has to be true: a row passes if its tests do
+
+A client that stands in that table and is tested by nobody fails `make test`.
+"""
 
 import shutil
+import time
+from contextlib import contextmanager
 
 import pytest
 import ryaml
@@ -10,6 +22,7 @@ from tests.e2e.dev_server import dev_server
 from tests.e2e.site import serving_site
 from tests.e2e.watched import Demo, Watched
 from tests.support import world as worlds
+from tests.support.clients import KNOWN
 
 ARGUMENTS = [
     "--use-fake-device-for-media-stream",  # a microphone that beeps once a second
@@ -22,6 +35,22 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+@pytest.fixture
+def client(request):
+    """Tells the table of clients of this test; see above."""
+
+    @contextmanager
+    def connecting(name, path):
+        assert path in KNOWN[name].paths
+        told = {"client": name, "path": path, "ms": None}
+        request.node.user_properties.append(("client", told))
+        began = time.perf_counter()
+        yield
+        told["ms"] = round((time.perf_counter() - began) * 1000)
+
+    return connecting
 
 
 @pytest.fixture(scope="session")
@@ -96,10 +125,15 @@ def site():
 
 @pytest.fixture(scope="session")
 def server_of_site(site, tmp_path_factory):
-    """`switchboard dev` again, with the site among the origins of every tenant."""
+    """`switchboard dev` again, with the site among the origins of every tenant, and presets of all types for each."""
     policy = worlds.example()
-    for tenant in policy["tenants"].values():
+    captions = policy["tenants"]["widgets"]["presets"]["captions"]["session"]
+    translation = {"type": "translation", "model": "gpt-realtime-translate", "audio": {"output": {"language": "es"}}}
+    for name, delivery in (("acme", "relay"), ("widgets", "direct")):
+        tenant = policy["tenants"][name]
         tenant["origins"].append(site.url)
+        tenant["presets"]["captions"] = {"delivery": delivery, "session": captions}
+        tenant["presets"]["interpreter"] = {"delivery": delivery, "session": translation}
     folder = tmp_path_factory.mktemp("state-of-site")
     config = folder / "switchboard.yaml"
     config.write_text(ryaml.dumps(policy), encoding="utf-8")

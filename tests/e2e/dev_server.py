@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -71,6 +72,19 @@ class DevServer:
         token = answer.json()["token"]
         LEAKS.plant("user's token", token)
         return str(token)
+
+    @cached_property
+    def provider_url(self) -> str:
+        """The provider, without `/v1`: where the example's tenant with client secrets is told to post its offers."""
+        headers = {"authorization": f"Bearer {self.token('widgets', 'asking-aurelia-1')}"}
+        minted = self.client.get("/token", headers=headers).json()
+        LEAKS.handed_out("answer GET /token", minted["value"])
+        return str(minted["calls_url"]).removesuffix("/v1/realtime/calls")
+
+    def provider_calls(self) -> dict[str, dict[str, Any]]:
+        """Every call as the provider knows it, by its id."""
+        rows = httpx.get(f"{self.provider_url}/_emulator/calls", trust_env=False).json()["calls"]
+        return {row["id"]: row for row in rows}
 
     def call(self, call_id: str, token: str) -> dict[str, Any]:
         """`GET /sdp/{call_id}` as the user."""

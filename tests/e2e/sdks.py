@@ -17,6 +17,16 @@ Outcome = dict[str, Any]
 """`gave`: what the package returned. Or `threw`: the name of its exception's class, and what stands in it."""
 
 
+def loaded(example: str) -> Any:
+    """An example in Python as a module, by its path: the examples are no package."""
+    spec = importlib.util.spec_from_file_location(Path(example).stem, EXAMPLES / example)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 class Sdk(Protocol):
     """One of the packages, in one process."""
 
@@ -24,7 +34,8 @@ class Sdk(Protocol):
         """Have it do something with a fresh client, which has the package's own settings.
 
         Args:
-            operation: `create_secret`, `create_call`, `hang_up`, `open_by_example` or `hang_up_by_example`.
+            operation: `create_secret`, `create_translation`, `create_call`, `hang_up`, `open_by_example` or
+                `hang_up_by_example`.
             url: of the service, without `/v1`.
             token: the client's `api_key`.
             rest: `body`, `query`, `offer`, `call_id`, as the operation needs them; `timeout` of the client, in seconds.
@@ -35,12 +46,7 @@ class Python:
     """`openai` in this process."""
 
     def __init__(self) -> None:
-        # By its path: the examples are no package.
-        spec = importlib.util.spec_from_file_location("call_by_openai", EXAMPLES / "openai/call.py")
-        assert spec is not None
-        assert spec.loader is not None
-        self._example = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self._example)
+        self._example = loaded("openai/call.py")
 
     def ask(self, operation: str, url: str, token: str, **rest: Any) -> Outcome:
         try:
@@ -55,6 +61,10 @@ class Python:
     def _create_secret(self, url: str, token: str, *, body: Any = None, query: Any = None) -> Any:
         secrets = _client(url, token).realtime.client_secrets
         return secrets.create(**(body or {}), extra_query=query).model_dump(exclude_unset=True)
+
+    def _create_translation(self, url: str, token: str, *, body: Any) -> Any:
+        secrets = _client(url, token).realtime.translations.client_secrets
+        return secrets.create(**body).model_dump(exclude_unset=True)
 
     def _create_call(self, url: str, token: str, *, body: Any, query: Any = None, timeout: float | None = None) -> Any:
         client = _client(url, token, **({"timeout": timeout} if timeout else {}))

@@ -1,8 +1,5 @@
 """OpenAI's package for browsers: the published one, a page on another origin, a token from /token, and real WebRTC."""
 
-from urllib.parse import urlsplit
-
-import httpx
 import pytest
 
 from tests.e2e.wire import Wire
@@ -56,21 +53,12 @@ def heads(exchanges):
     return [(exchange.method, exchange.path, exchange.status) for exchange in exchanges]
 
 
-def at_provider(server, token, call_id):
-    """The call as the provider knows it."""
-    answer = server.client.get("/token", headers={"authorization": f"Bearer {token}"}).json()
-    LEAKS.handed_out("", answer["value"])
-    calls = urlsplit(answer["calls_url"])
-    rows = httpx.get(f"http://{calls.netloc}/_emulator/calls", trust_env=False).json()["calls"]
-    (found,) = [row for row in rows if row["id"] == call_id]
-    return found
-
-
-def test_a_grant_connects_here_and_its_call_is_hung_up_by_its_id(visit, server, site):
+def test_a_grant_connects_here_and_its_call_is_hung_up_by_its_id(visit, server, site, client):
     watched = visit("agents/talk.js")
     page, wire = watched.page, Wire(watched.page, server.url)
     token = user(server, "acme", "agreeing-agathe-58")
-    page.evaluate(TALK, [server.url, token, "support"])
+    with client("@openai/agents-realtime", "relay"):
+        page.evaluate(TALK, [server.url, token, "support"])
     assert page.evaluate("[transport.status, peer.connectionState]") == ["connected", "connected"]
     page.wait_for_function(HEARD)
     call_id = page.evaluate("transport.callId")
@@ -99,16 +87,17 @@ def test_a_grant_connects_here_and_its_call_is_hung_up_by_its_id(visit, server, 
     assert server.record(action="call.end", call_id=call_id)["reason"] == "owner"
 
 
-def test_a_client_secret_connects_at_the_provider_and_its_call_is_unknown_here(visit, server):
+def test_a_client_secret_connects_at_the_provider_and_its_call_is_unknown_here(visit, server, client):
     watched = visit("agents/talk.js")
     page, wire = watched.page, Wire(watched.page, server.url)
     token = user(server, "widgets", "direct-dorothea-61")
-    page.evaluate(TALK, [server.url, token, "concierge"])
+    with client("@openai/agents-realtime", "direct"):
+        page.evaluate(TALK, [server.url, token, "concierge"])
     assert page.evaluate("[transport.status, peer.connectionState]") == ["connected", "connected"]
     page.wait_for_function(HEARD)
     call_id = page.evaluate("transport.callId")
     assert heads(wire.requests) == [("GET", "/token", 200)]
-    known = at_provider(server, token, call_id)
+    known = server.provider_calls()[call_id]
     assert (known["state"], known["connected"], known["session"]["model"]) == ("open", True, "gpt-realtime-2.1-mini")
     page.wait_for_function("events.some((event) => event.type === 'session.updated')")
     speeds = [
@@ -119,7 +108,7 @@ def test_a_client_secret_connects_at_the_provider_and_its_call_is_unknown_here(v
     refused = page.evaluate("([url, token]) => example.hangUp(url, token, transport)", [server.url, token])
     assert refused["code"] == "call_not_found"
     for _ in range(100):  # the provider has its own time to notice
-        if at_provider(server, token, call_id)["state"] == "ended":
+        if server.provider_calls()[call_id]["state"] == "ended":
             return
         page.wait_for_timeout(50)
     raise AssertionError("the provider still has the call")

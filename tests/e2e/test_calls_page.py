@@ -46,7 +46,7 @@ def test_the_lines_of_the_page_about_calls(server):
     assert server.record(action="call.end", call_id=ended["id"], reason="already_ended")
 
 
-def test_the_heartbeats_of_call_js_are_as_often_as_the_page_says():
-    source = (ROOT / "service" / "switchboard" / "web" / "call.js").read_text(encoding="utf-8")
+def test_the_heartbeats_of_the_helper_are_as_often_as_the_page_says():
+    source = (ROOT / "service" / "switchboard" / "web" / "switchboard.js").read_text(encoding="utf-8")
     assert "HEARTBEAT_MS = 20_000;" in source
-    assert "call.js does, at least every 20 seconds" in PAGE
+    assert "[switchboard.js](clients.md#a-page-of-your-own) does, at least every 20 seconds" in PAGE

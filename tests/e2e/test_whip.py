@@ -55,13 +55,14 @@ def heads(exchanges):
     return [(exchange.method, exchange.path, exchange.status) for exchange in exchanges]
 
 
-def test_the_package_publishes_a_microphone_and_hangs_up(visit, server, site):
+def test_the_package_publishes_a_microphone_and_hangs_up(visit, server, site, client):
     watched = visit("whip/publish.js")
     watched.foresee_unread("OPTIONS", "DELETE")  # of whose answers the package wants the head alone
     page, wire = watched.page, Wire(watched.page, server.url)
     token = user(server, "publishing-perpetua-414")
-    page.evaluate(START, [server.url, token])
-    address = connected(page)
+    with client("@eyevinn/whip-web-client", "relay"):
+        page.evaluate(START, [server.url, token])
+        address = connected(page)
     page.wait_for_function(COUNTED, arg=["outbound-rtp", "packetsSent"])
 
     # It asks for ICE servers, then whether candidates may follow, and holds the offer back until it has them all.

@@ -189,3 +189,13 @@ async def test_a_browser_may_ask_from_anywhere(upstream):
     assert answer.headers["access-control-allow-origin"] == "*"
     allowed = answer.headers["access-control-allow-headers"].split(", ")
     assert allowed == ["authorization", "content-type", "x-openai-agents-sdk"]
+
+
+async def test_the_provider_may_lose_a_call(upstream):
+    await upstream.call()
+    [call] = await upstream.calls()
+    for _ in range(2):
+        lost = await upstream.http.delete(f"http://upstream/_emulator/calls/{call['id']}")
+        assert lost.status_code == 204
+    assert [one["state"] for one in await upstream.calls()] == ["ended"]
+    assert (await upstream.http.delete("http://upstream/_emulator/calls/rtc_nope")).status_code == 404

@@ -1,70 +1,14 @@
 import asyncio
-import json
 import subprocess
 import sys
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack
-from av import AudioFrame
+from aiortc.mediastreams import MediaStreamError
 
 from switchboard.emulator import Options
+from tests.support.webrtc import SECONDS, calling
 
 pytestmark = pytest.mark.anyio
-SECONDS = 5  # far more than loopback needs; a test that hangs fails instead
-
-
-class Caller:
-    """A browser's side of a call."""
-
-    def __init__(self, channel_id=None):
-        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.connection.addTrack(AudioStreamTrack())
-        negotiated = {} if channel_id is None else {"negotiated": True, "id": channel_id}
-        self.channel = self.connection.createDataChannel("oai-events", **negotiated)
-        self.tracks: list[MediaStreamTrack] = []
-        self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.connection.on("track", self.tracks.append)
-        self.channel.on("message", lambda message: self.events.put_nowait(json.loads(message)))
-
-    async def offer(self):
-        await self.connection.setLocalDescription(await self.connection.createOffer())
-        return self.connection.localDescription.sdp
-
-    async def accept(self, answer):
-        await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-
-    def tell(self, **event):
-        self.channel.send(json.dumps(event))
-
-    async def hear(self, kind):
-        """The next event of this kind, and the kinds that came before it."""
-        kinds: list[str] = []
-        while True:
-            event = await asyncio.wait_for(self.events.get(), SECONDS)
-            if event["type"] == kind:
-                return event, kinds
-            kinds.append(event["type"])
-
-    async def loudness(self, frames=50):
-        """The loudest sample of the next frames, of 32,767."""
-        peak = 0
-        for _ in range(frames):
-            frame = await asyncio.wait_for(self.tracks[0].recv(), SECONDS)
-            assert isinstance(frame, AudioFrame)
-            peak = max(peak, *memoryview(bytes(frame.planes[0])).cast("h"))
-        return peak
-
-
-@asynccontextmanager
-async def calling(channel_id=None):
-    caller = Caller(channel_id)
-    try:
-        yield caller
-    finally:
-        await caller.connection.close()
 
 
 @pytest.fixture
@@ -127,6 +71,23 @@ async def test_a_secret_carries_its_session_to_the_call(live):
         created, _ = await caller.hear("session.created")
         assert created["session"]["instructions"] == "Secretly."
         assert created["session"]["id"] == minted["session"]["id"]
+
+
+async def test_a_translation_ends_when_it_is_told_to(live):
+    order = {"session": {"model": "gpt-realtime-translate", "audio": {"output": {"language": "es"}}}}
+    key = {"authorization": "Bearer sk-acme"}
+    minted = (await live.http.post("/realtime/translations/client_secrets", json=order, headers=key)).json()
+    async with calling() as caller:
+        headers = {"authorization": f"Bearer {minted['value']}", "content-type": "application/sdp"}
+        offer = await caller.offer()
+        answer = await live.http.post("/realtime/translations/calls", content=offer, headers=headers)
+        await caller.accept(answer.text)
+        created, _ = await caller.hear("session.created")
+        assert (created["session"]["type"], created["session"]["id"]) == ("translation", minted["session"]["id"])
+        assert await caller.loudness() > 2000
+        caller.tell(type="session.close")
+        await caller.hear("session.closed")
+        await until(lambda: _ended(live))
 
 
 async def test_a_channel_that_both_sides_know_by_number(live):

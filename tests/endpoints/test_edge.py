@@ -51,8 +51,8 @@ async def test_all_routes_share_one_count():
 
 async def test_no_route_is_left_out(world):
     """What is added to the app is counted, except what probes ask."""
-    starlette = world.public._app._app._app
-    uncounted = {route.path for route in starlette.routes if route.endpoint.__module__ != Edge.__module__}
+    app = world.public._app._app._app
+    uncounted = {route.path for route in app.routes if route.endpoint.__module__ != Edge.__module__}
     assert uncounted == {"/healthz", "/readyz"}
 
 

@@ -49,7 +49,7 @@ def test_a_slot_is_held_until_its_lease_is_over(made, register):
     made.clock.now = 1020.0
     assert register.room_for(reservation, slot) is None
     assert (register.holds(("acme", slot.id)), register.count("acme")) == (False, 0)
-    assert made.left == [(("acme", slot.id), 0.0)]
+    assert made.left == [(("acme", slot.id), 20.0)]
 
 
 def test_a_slot_is_dropped_once(made, register):

@@ -33,9 +33,9 @@ MILLION = {
 }
 READS = {
     "sdp": "`sdp.py`: an offer",
-    "multipart": "`endpoints/sdp.py`: a whole request, its media type and its parts",
+    "multipart": "`endpoints/offering.py`: a whole request, its media type and its parts",
     "jwt": "`identity/verifier.py`: a token as it comes, or any header and claims under a right signature",
-    "overrides": "`presets.py`: a caller's `session`",
+    "overrides": "`presets.py`, `sessions/beta.py`: a caller's `session`, and the beta's flat one",
     "grants": "`grants.py`: a grant as it comes, or one of ours with bytes changed",
     "bodies": "`endpoints/token.py`, `report.py`: JSON bodies",
 }

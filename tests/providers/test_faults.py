@@ -85,7 +85,9 @@ class Upstream:
         return await self.provider.mint(SESSION, seconds=30, safety_identifier="u" * 64, request_id="r-1")
 
     async def call(self):
-        return await self.provider.open_call(OFFER, SESSION, safety_identifier="u" * 64, dcid=None, request_id="r-1")
+        return await self.provider.open_call(
+            OFFER, SESSION, safety_identifier="u" * 64, dcid=None, hide_instructions=False, request_id="r-1"
+        )
 
     async def hang_up(self, call_id, key_name="env:A"):
         return await self.provider.hang_up(call_id, key_name=key_name, request_id="r-1")

@@ -1,5 +1,7 @@
 """What OpenAI is asked, and how its refusals and failures become ours: without its text, its key or its ids."""
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -14,6 +16,7 @@ pytestmark = pytest.mark.anyio
 
 ANSWER = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"
 SECRET_TEXT = "Incorrect API key provided: sk-live-abc; project proj_123"
+ASKED: dict[str, Any] = {"safety_identifier": "u" * 64, "hide_instructions": False, "request_id": "r-1"}
 KEY = ProviderKey("env:OPENAI_API_KEY", "sk-live-abcdefgh")
 
 
@@ -65,17 +68,18 @@ async def mint(outcome):
 
 async def open_call(outcome, dcid=None):
     made, _ = provider(outcome)
-    return await made.open_call(b"offer", {"type": "realtime"}, safety_identifier="u" * 64, dcid=dcid, request_id="r-1")
+    return await made.open_call(b"offer", {"type": "realtime"}, **ASKED, dcid=dcid)
 
 
 async def test_a_mint():
     body = {"value": "ek_1", "expires_at": 9, "session": {"id": "sess_1"}}
-    assert await mint(reply(200, body)) == Minted("ek_1", 9, {"id": "sess_1"}, "req_1")
+    calls_url = "https://api.example/v1/realtime/calls"
+    assert await mint(reply(200, body)) == Minted("ek_1", 9, {"id": "sess_1"}, calls_url, "req_1")
 
 
 async def test_a_call():
     made, transport = provider(reply(201, ANSWER, location="/v1/realtime/calls/rtc_u1_abc"))
-    opened = await made.open_call(b"offer", {"type": "realtime"}, safety_identifier="u" * 64, dcid=3, request_id="r-1")
+    opened = await made.open_call(b"offer", {"type": "realtime"}, **ASKED, dcid=3)
     assert opened == Opened("rtc_u1_abc", ANSWER, "env:OPENAI_API_KEY", "req_1")
     ((url, request),) = transport.asked
     assert url == "https://api.example/v1/realtime/calls?dcid=3"
@@ -194,7 +198,6 @@ async def test_a_mint_that_makes_no_sense(answer):
 @pytest.mark.parametrize(
     "answer",
     [
-        reply(201, ANSWER),
         reply(201, ANSWER, location=""),
         reply(201, ANSWER, location="/v1/realtime/calls/"),
         reply(201, ANSWER, location="/v1/realtime/calls/rtc_1?x=y"),
@@ -208,6 +211,10 @@ async def test_an_answer_that_makes_no_sense(answer):
     with pytest.raises(ProviderError) as refused:
         await open_call(answer)
     assert refused.value.code == "provider_unavailable"
+
+
+async def test_a_server_that_names_no_call():
+    assert await open_call(reply(201, ANSWER)) == Opened(None, ANSWER, KEY.name, "req_1")
 
 
 @pytest.mark.parametrize("failure", [BrokenReply, TimedOut])

@@ -31,6 +31,14 @@ AUDIT_KEY = LEAKS.plant("audit key", "audit-key-of-the-tests-0123456789abcd")
 ADMIN_TOKEN = LEAKS.plant("admin token", "admin-token-of-the-tests-0123456789ab")
 TODAY = date(2026, 11, 20)
 
+MINTING = (
+    "/token",
+    "/v1/realtime/client_secrets",
+    "/v1/realtime/translations/client_secrets",
+    "/v1/realtime/sessions",
+    "/v1/realtime/transcription_sessions",
+)
+
 for text in ("of Acme with orders", "senior engineer on call", "the concierge of Widgets"):
     LEAKS.plant("instructions", text)
 
@@ -140,26 +148,29 @@ def settings(**changes: Any) -> Settings:
 
 @asynccontextmanager
 async def world(
-    policy: Mapping[str, Any] | None = None, *, tracing: Any = None, **changes: Any
+    policy: Mapping[str, Any] | None = None, *, tracing: Any = None, emulated: Mapping[str, Any] = {}, **changes: Any
 ) -> AsyncIterator[World]:
     """A world around the example policy, or another one.
 
     Args:
         policy: a tree; provider addresses and key set addresses are replaced by the emulator's and the key server's.
         tracing: what makes spans.
+        emulated: options of the emulator.
         changes: to the settings.
     """
     async with AsyncExitStack() as stack:
         key_server = KeyServer(keys.jwk(keys.private_key("RSA"), "rsa-1"), keys.jwk(keys.private_key("EC"), "ec-1"))
         await stack.enter_async_context(key_server.running())
-        emulated = emulator.create_app(emulator.Options(keys=frozenset({API_KEY, OTHER_API_KEY}), media=False))
-        await stack.enter_async_context(emulated.router.lifespan_context(emulated))
-        emulator_url = await stack.enter_async_context(serving(emulated))
+        keys_taken = frozenset({API_KEY, OTHER_API_KEY})
+        upstream = emulator.create_app(emulator.Options(**{"keys": keys_taken, "media": False, **emulated}))
+        await stack.enter_async_context(upstream.router.lifespan_context(upstream))
+        emulator_url = await stack.enter_async_context(serving(upstream))
+        base_url = emulator_url + upstream.state.emulator.flavour.prefix
         sink = ListSink()
         service = await stack.enter_async_context(
             app.build(
                 settings(**changes),
-                _config(policy or example(), key_server, emulator_url),
+                _config(policy or example(), key_server, base_url),
                 sink=sink,
                 environ={
                     "OPENAI_API_KEY": API_KEY,
@@ -176,7 +187,7 @@ async def world(
             client=client,
             ops=ops,
             sink=sink,
-            emulated=emulated.state.emulator,
+            emulated=upstream.state.emulator,
             key_server=key_server,
             emulator_url=emulator_url,
             public=service.public,
@@ -198,14 +209,14 @@ async def _overhear(response: httpx.Response) -> None:
     await response.aread()
     place = f"answer {response.request.method} {response.request.url.path} {response.headers.get('x-request-id')}"
     LEAKS.saw(place, f"{response.status_code} {dict(response.headers)} {response.text}")
-    if response.request.url.path in ("/token", "/v1/realtime/client_secrets") and response.status_code == 200:
+    if response.request.url.path in MINTING and response.status_code == 200:
         LEAKS.handed_out(place, response.json()["value"])
 
 
-def _config(policy: Mapping[str, Any], key_server: KeyServer, emulator_url: str) -> Any:
+def _config(policy: Mapping[str, Any], key_server: KeyServer, base_url: str) -> Any:
     tree = copy.deepcopy(dict(policy))
     for provider in tree["providers"].values():
-        provider["base_url"] = f"{emulator_url}/v1"
+        provider["base_url"] = base_url
     for issuer in tree["issuers"]:
         if "jwks_url" in issuer:
             issuer["jwks_url"] = f"{key_server.url}/jwks.json"

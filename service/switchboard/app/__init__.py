@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp
-from structlog.contextvars import bind_contextvars
 
+from switchboard import logcontext
 from switchboard.admission import Admission, KillSwitch, Policies
 from switchboard.app.background import run_until_closed
 from switchboard.app.evidence import SHOWN_ADDRESS, sink_of
@@ -33,11 +31,11 @@ from switchboard.clock import SharedClock
 from switchboard.config import schema
 from switchboard.config.loading import Loaded, Source
 from switchboard.config.secrets import Secrets
-from switchboard.endpoints import admin, calls, docs, openai, report, sdp, token
-from switchboard.endpoints.answering import answer_defect, answer_http_exception, answer_refusal
+from switchboard.endpoints import admin, beta, calls, docs, helper, openai, report, sdp, token
+from switchboard.endpoints.answering import Answering
 from switchboard.endpoints.edge import Edge
 from switchboard.endpoints.ops import Readiness, Render, health_routes, metrics_routes, while_taking_work
-from switchboard.errors import Degraded, Refusal
+from switchboard.errors import Degraded
 from switchboard.grants import Grants
 from switchboard.identity import UserKeys
 from switchboard.identity.jwks import FETCH_SECONDS
@@ -117,9 +115,11 @@ async def build(
         stack.push_async_callback(issuers.aclose)
         upstreams = Upstreams(transport, traced.transport, metrics, timeout=settings.provider_timeout)
         run_until_closed(lambda: upstreams.follow_files(secrets), stack)
+        run_until_closed(upstreams.keep_token, stack)
         maker = PolicyMaker(issuers, upstreams, secrets, metrics)
         made = maker.make(config if isinstance(config, Loaded) else Loaded.of(config, secrets))
         policies = Policies(maker.policy_of(made))
+        await upstreams.first_token()
         records = sink or await sink_of(settings, needed, metrics, readiness, stack, part=part)
         audit = Audit(
             traced.around(records, write="audit"),
@@ -156,17 +156,18 @@ async def build(
             *token.routes(broker),
             *sdp.routes(broker, base_path=base_path),
             *calls.routes(broker),
-            *openai.routes(broker),
+            *openai.routes(broker, base_path=base_path),
+            *beta.routes(broker, base_path=base_path),
             *report.routes(broker),
         ]
-        public = _starlette(
+        public = Answering(
             [
-                *edge.limited([*while_taking_work(readiness, work), *docs.routes(), *extra_routes]),
+                *edge.limited([*while_taking_work(readiness, work), *docs.routes(), *helper.routes(), *extra_routes]),
                 # A flood must not make an orchestrator believe that the process is ill.
                 *health_routes(readiness, details=False),
             ]
         )
-        for_operators: list[BaseRoute] = [
+        for_operators: list[Route] = [
             *health_routes(readiness, details=True),
             *metrics_routes(render or metrics.render),
         ]
@@ -198,7 +199,7 @@ async def build(
                 observe=metrics.observe_http,
             ),
             ops=RequestContext(
-                RealClient(_starlette(for_operators), addresses=addresses, shown=shown_address),
+                RealClient(Answering(for_operators), addresses=addresses, shown=shown_address),
                 observe=unobserved,
             ),
             readiness=readiness,
@@ -212,7 +213,7 @@ async def build(
 def _name_tenant(event: Event) -> None:
     """From now on the lines of this request's log say whose it is."""
     if event.tenant is not None:
-        bind_contextvars(tenant=event.tenant)
+        logcontext.add(tenant=event.tenant)
 
 
 async def _watch_open_calls(policies: Policies, ledger: Ledger, metrics: Metrics) -> None:
@@ -221,17 +222,3 @@ async def _watch_open_calls(policies: Policies, ledger: Ledger, metrics: Metrics
         tenants = metrics.shown_of(policies.current.tenants)
         with contextlib.suppress(Degraded):
             metrics.observe_open_calls(dict(zip(tenants, await ledger.count(tenants), strict=True)))
-
-
-def _starlette(routes: list[BaseRoute]) -> Starlette:
-    app = Starlette(
-        routes=routes,
-        exception_handlers={
-            Refusal: answer_refusal,
-            HTTPException: answer_http_exception,
-            Exception: answer_defect,
-        },
-    )
-    # A redirect would lose the body of an offer, and names the Host header.
-    app.router.redirect_slashes = False
-    return app

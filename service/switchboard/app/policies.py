@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 from switchboard.admission import Policy
 from switchboard.app.issuers import Issuers, Prepared
-from switchboard.app.providers import Upstreams, read
+from switchboard.app.providers import Upstream, Upstreams, read
 from switchboard.config import schema
 from switchboard.config.loading import Loaded
 from switchboard.config.secrets import Secrets
 from switchboard.identity.verifier import Verifier
 from switchboard.metrics import Metrics
 from switchboard.providers import Provider
-from switchboard.providers.account import Listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class Made:
 
     loaded: Loaded
     issuers: Prepared
-    providers: Mapping[str, Listed]
+    providers: Mapping[str, Upstream]
 
 
 class PolicyMaker:

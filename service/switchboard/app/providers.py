@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
 
 import structlog
 
+from switchboard.app.needs import CannotServe
 from switchboard.config import schema
 from switchboard.config.secrets import SecretMissing, Secrets
 from switchboard.metrics import Metrics
-from switchboard.providers import Provider
+from switchboard.providers import Provider, azure
 from switchboard.providers.account import Accounts, Listed
+from switchboard.providers.azure import Entra
+from switchboard.providers.dialect import OPENAI, Dialect
 from switchboard.providers.events import (
     AccountDropped,
     AccountListed,
@@ -28,9 +33,19 @@ from switchboard.providers.openai import OpenAI
 from switchboard.providers.transport import ObservedTransport, Transport
 
 LOOK_SECONDS = 2.0  # between two looks at the files of keys: they are small, and few
+FIRST_TOKEN_SECONDS = 5.0  # that a start waits for one; without it, callers are refused until it comes
+MOST_CHARACTERS = 2000  # of a line on why there is no token: azure-identity names each place that it has asked
 FILE = "file:"
 
 _log = structlog.get_logger("switchboard")
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A provider as a policy lists it, and how it is spoken to."""
+
+    listed: Listed
+    dialect: Dialect
 
 
 class Upstreams:
@@ -54,13 +69,30 @@ class Upstreams:
         self._traced = traced
         self._metrics = metrics
         self._accounts = Accounts(timeout=timeout, observe=self._observe)
+        self._entra = Entra(
+            azure.open_credential, on_key=lambda key: self._accounts.learn([key]), on_failure=_tell_of_no_token
+        )
 
-    def of(self, listed: Mapping[str, Listed]) -> dict[str, Provider]:
+    def of(self, upstreams: Mapping[str, Upstream]) -> dict[str, Provider]:
         """The providers by name, with what is known of their accounts."""
+        accounts = self._accounts.of({name: self._with_token(upstream) for name, upstream in upstreams.items()})
         return {
-            name: OpenAI(base_url=listed[name].base_url, account=account, transport=self._transport_to(name))
-            for name, account in self._accounts.of(listed).items()
+            name: OpenAI(
+                base_url=upstreams[name].listed.base_url,
+                account=account,
+                transport=self._transport_to(name),
+                dialect=upstreams[name].dialect,
+            )
+            for name, account in accounts.items()
         }
+
+    async def keep_token(self) -> None:
+        """Have a token of Entra ID at hand, for ever, once a policy wants one."""
+        await self._entra.run()
+
+    async def first_token(self) -> None:
+        """Wait for one, if it is wanted, but not for long: nobody else need wait for whoever does not give one."""
+        await self._entra.tried(seconds=FIRST_TOKEN_SECONDS)
 
     async def follow_files(self, secrets: Secrets) -> None:
         """Read the files of keys again and again, for ever, so that a new key needs no restart.
@@ -78,6 +110,13 @@ class Upstreams:
                     "the file of a provider key cannot be used; the key stays as it was", reason=problems[name]
                 )
             ill = set(problems)
+
+    def _with_token(self, upstream: Upstream) -> Listed:
+        """With the token as it is now: it may have been renewed since the policy was read."""
+        if upstream.dialect is not azure.BY_TOKEN:
+            return upstream.listed
+        self._entra.want()
+        return replace(upstream.listed, keys=[self._entra.key])
 
     def _transport_to(self, provider: str) -> Transport:
         def observe(operation: str, status: str, seconds: float) -> None:
@@ -122,19 +161,44 @@ def _tell(provider: str, happening: Happening) -> None:
             _log.warning("a provider answers again", provider=provider, seconds=round(seconds, 3))
 
 
-def read(providers: Mapping[str, schema.Provider], secrets: Secrets) -> dict[str, Listed]:
+def _tell_of_no_token(error: Exception) -> None:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARACTERS]
+    _log.warning("Entra ID gives no token; the last one is used until it ends", reason=reason)
+
+
+def read(providers: Mapping[str, schema.Provider], secrets: Secrets) -> dict[str, Upstream]:
     """The providers of a policy with the values of their keys; reads files.
 
     Raises:
         SecretMissing: a reference leads to nothing.
+        CannotServe: a library is not installed.
     """
+    if any(provider.entra for provider in providers.values()):
+        _import_identity()
     return {
-        name: Listed(
-            provider.base_url,
-            [ProviderKey(reference, secrets.credential(reference)) for reference in provider.keys],
+        name: Upstream(
+            Listed(
+                provider.base_url,
+                [ProviderKey(reference, secrets.credential(reference)) for reference in provider.keys],
+            ),
+            _dialect_of(provider),
         )
         for name, provider in providers.items()
     }
+
+
+def _dialect_of(provider: schema.Provider) -> Dialect:
+    if provider.kind == "openai":
+        return OPENAI
+    return azure.BY_TOKEN if provider.entra else azure.BY_KEY
+
+
+def _import_identity() -> None:
+    """Here, where it may take its time; the event loop finds it done."""
+    try:
+        import_module("azure.identity.aio")
+    except ImportError:
+        raise CannotServe("`entra: true` needs azure-identity: install realtime-switchboard[azure]") from None
 
 
 def _read_files(secrets: Secrets, names: Iterable[str]) -> tuple[list[ProviderKey], dict[str, str]]:

@@ -20,9 +20,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars
 
-from switchboard import __version__
+from switchboard import __version__, logcontext
 from switchboard.audit import Event
 from switchboard.errors import Refusal
 from switchboard.middleware import QUIET, method_of, route_of
@@ -96,7 +95,7 @@ class Spans:
                 await send(message)
 
             with self._span(method, SpanKind.SERVER, self._parent(scope)) as span:
-                bind_contextvars(trace_id=trace.format_trace_id(span.get_span_context().trace_id))
+                logcontext.add(trace_id=trace.format_trace_id(span.get_span_context().trace_id))
                 span.set_attributes({METHOD: method, "switchboard.request_id": scope["request_id"]})
                 try:
                     await app(scope, receive, send_seen)

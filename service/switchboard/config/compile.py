@@ -66,6 +66,9 @@ def _preset(name: str, preset: schema.Preset, secrets: Secrets) -> Preset:
         requires={path: tuple(values) for path, values in preset.requires.items()},
         overrides={path: _rule(rule) for path, rule in preset.overrides.items()},
         extra=preset.extra,
+        beta=preset.beta,
+        hide_instructions=preset.hide_instructions,
+        unleashed=preset.unleashed == "allow",
     )
 
 

@@ -15,7 +15,7 @@ from switchboard.config import schema
 from switchboard.config.compile import all_origins, tenant_of, tenants_of
 from switchboard.config.mistakes import Mistake, shown
 from switchboard.config.reading import Unreadable, bytes_of, files_of, is_policy, mistakes_of, tree_of
-from switchboard.config.rules import between, within
+from switchboard.config.rules import Head, between, head_of, within
 from switchboard.config.secrets import FILE, SecretMissing, Secrets
 from switchboard.tenants import Origins, Tenant
 
@@ -58,12 +58,12 @@ class Mistaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What one file holds. `names` and `issuers_written` are there even if something about it is wrong."""
+    """What one file holds. What is written and the heads are there even if something about it is wrong."""
 
     digest: bytes
     sections: frozenset[str] = frozenset()
-    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    provider_of: Mapping[str, object] = field(default_factory=dict)
+    providers_written: Mapping[str, Any] = field(default_factory=dict)
+    heads: Mapping[str, Head] = field(default_factory=dict)
     issuers_written: Sequence[Any] = ()
     providers: Mapping[str, schema.Provider] = field(default_factory=dict)
     issuers: Sequence[schema.Issuer] = ()
@@ -178,9 +178,9 @@ class Source:
         piece = _Piece(
             digest,
             sections=frozenset(tree),
-            names={section: list(_mapping(written[section])) for section in ("providers", "tenants")},
-            provider_of={name: _mapping(tenant).get("provider") for name, tenant in tenants.items()},
-            issuers_written=[_heads(one) for one in issuers],
+            providers_written=_mapping(written["providers"]),
+            heads={name: head_of(tenant) for name, tenant in tenants.items()},
+            issuers_written=[_head_of_issuer(one) for one in issuers],
         )
         mistakes: list[Mistake] = []
         part = None
@@ -236,12 +236,13 @@ def _assembled(pieces: Mapping[str, _Piece]) -> Loaded:
     for file, piece in pieces.items():
         mistakes += [_shifted(mistake, len(issuers_written)) for mistake in piece.mistakes]
         issuers_written += piece.issuers_written
-        for section, known in names.items():
-            for name in piece.names.get(section, ()):
-                if known.setdefault(name, file) != file:
+        for section, in_file in (("providers", piece.providers_written), ("tenants", piece.heads)):
+            for name in in_file:
+                if names[section].setdefault(name, file) != file:
                     place, found = (section, name), f"a second time in {file}"
                     mistakes.append(Mistake(place, found, "a name that stands in one file"))
-    provider_of = {name: provider for piece in pieces.values() for name, provider in piece.provider_of.items()}
+    providers = {name: one for piece in pieces.values() for name, one in piece.providers_written.items()}
+    heads = {name: head for piece in pieces.values() for name, head in piece.heads.items()}
     sections: dict[str, Any] = {**names, "issuers": issuers_written}
     written = {section for piece in pieces.values() for section in piece.sections}
     if any(not piece.digest for piece in pieces.values()):
@@ -249,7 +250,7 @@ def _assembled(pieces: Mapping[str, _Piece]) -> Loaded:
     at_fault = {mistake.path for mistake in mistakes}
     mistakes += [
         mistake
-        for mistake in (*_empty(sections, written), *between(names, issuers_written, provider_of))
+        for mistake in (*_empty(sections, written), *between(providers, issuers_written, heads))
         if mistake.path not in at_fault
     ]
     if mistakes:
@@ -289,7 +290,7 @@ def _secret_files(pieces: Iterable[_Piece], issuers: Iterable[schema.Issuer]) ->
                 yield reference.removeprefix(FILE)
 
 
-def _heads(issuer: object) -> Mapping[str, Any]:
+def _head_of_issuer(issuer: object) -> Mapping[str, Any]:
     """What of an issuer has to fit to the rest."""
     return {name: _mapping(issuer).get(name) for name in ("issuer", "tenant", "tenants")}
 

@@ -5,40 +5,78 @@ They run on the raw tree, so that one mistake in a file does not hide the others
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from switchboard.config.mistakes import Mistake, nearest, shown
-from switchboard.presets import template_mistake, with_value
-from switchboard.sessions import KNOWN_PATHS, SECRET_FIELDS, problems
+from switchboard.presets import template_mistake
+from switchboard.sessions import KNOWN_PATHS, SECRET_FIELDS, problems, with_value
 
 Tree = Mapping[str, Any]
 _REFERENCE = re.compile(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)")
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What of a tenant has to fit to its provider."""
+
+    provider: object
+    """Its name, as it is written."""
+    hiding: Sequence[str] = ()
+    """The presets that hide their instructions."""
+    leashed: Sequence[str] = ()
+    """The presets whose calls have to be known by an id."""
+
+
+def head_of(tenant: object) -> Head:
+    """See `Head`; of a tenant that nobody has checked."""
+    presets = {name: _mapping(preset) for name, preset in _mapping(_mapping(tenant).get("presets")).items()}
+    return Head(
+        _mapping(tenant).get("provider"),
+        hiding=[name for name, preset in presets.items() if preset.get("hide_instructions") is True],
+        leashed=[
+            name
+            for name, preset in presets.items()
+            if preset.get("delivery") == "relay" and preset.get("unleashed") != "allow"
+        ],
+    )
+
+
 def across(tree: Tree) -> Iterator[Mistake]:
     """Every mistake that needs more than one field to see."""
-    providers, tenants = _mapping(tree.get("providers")), _mapping(tree.get("tenants"))
-    issuers = tree.get("issuers")
-    provider_of = {name: _mapping(tenant).get("provider") for name, tenant in tenants.items()}
+    tenants, issuers = _mapping(tree.get("tenants")), tree.get("issuers")
     yield from between(
-        {"providers": providers, "tenants": tenants}, issuers if isinstance(issuers, list) else [], provider_of
+        _mapping(tree.get("providers")),
+        issuers if isinstance(issuers, list) else [],
+        {name: head_of(tenant) for name, tenant in tenants.items()},
     )
     yield from within(tenants)
 
 
-def between(
-    names: Mapping[str, Tree], issuers: Sequence[object], provider_of: Mapping[str, object]
-) -> Iterator[Mistake]:
-    """Mistakes in names that refer to something elsewhere, which may be in another file.
+def between(providers: Tree, issuers: Sequence[object], tenants: Mapping[str, Head]) -> Iterator[Mistake]:
+    """Mistakes in what refers to something elsewhere, which may be in another file.
 
     Args:
-        names: of the providers and of the tenants there are.
+        providers: by their names; of each at least its kind and `call_ids`.
         issuers: at least their own names and those of tenants.
-        provider_of: the provider's name that each tenant writes.
+        tenants: what of them has to fit.
     """
-    yield from _issuers(issuers, names["tenants"])
-    for name, provider in provider_of.items():
-        yield from _refers(("tenants", name, "provider"), provider, names["providers"], "a provider")
+    yield from _issuers(issuers, tenants)
+    for name, tenant in tenants.items():
+        yield from _refers(("tenants", name, "provider"), tenant.provider, providers, "a provider")
+        provider = _mapping(providers.get(tenant.provider)) if isinstance(tenant.provider, str) else {}
+        yield from _fits(("tenants", name, "presets"), tenant, provider)
+
+
+def _fits(place: tuple[str | int, ...], tenant: Head, provider: Tree) -> Iterator[Mistake]:
+    if provider.get("kind") == "openai":
+        for preset in tenant.hiding:
+            right = "false: only a provider of `kind: azure` can keep them from the browser"
+            yield Mistake((*place, preset, "hide_instructions"), "true", right)
+    if provider.get("call_ids") is False:
+        for preset in tenant.leashed:
+            found = "a provider with `call_ids: false`: nobody can end its calls, and no cap, deadline or operator will"
+            yield Mistake((*place, preset, "unleashed"), found, "`allow`, if that is meant")
 
 
 def within(tenants: Tree) -> Iterator[Mistake]:
@@ -88,9 +126,9 @@ def _preset(place: tuple[str | int, ...], preset: Tree) -> Iterator[Mistake]:
         return
     yield from _templates((*place, "session", "instructions"), session.get("instructions"))
     yield from _mcp_secrets((*place, "session", "tools"), session.get("tools"), preset)
-    if session.get("type") == "transcription" and preset.get("delivery") == "relay":
-        right = "`direct`: the provider takes transcription sessions only through a client secret"
-        yield Mistake((*place, "delivery"), "'relay' for a transcription session", right)
+    if preset.get("hide_instructions") is True and preset.get("delivery") == "direct":
+        found = "'direct' with `hide_instructions`: who holds a secret chooses the address that hides nothing"
+        yield Mistake((*place, "delivery"), found, "`relay`")
     if not problems(session):
         for path, rule in _mapping(preset.get("overrides")).items():
             yield from _override((*place, "overrides", path), str(path), rule, session)

@@ -135,11 +135,22 @@ Rate: TypeAlias = Annotated[str, AfterValidator(_rate), Field(examples=["10/minu
 
 
 class Provider(Strict):
-    """An upstream account."""
+    """An upstream account: OpenAI, whatever speaks like it, or a resource of Azure OpenAI."""
 
-    kind: Literal["openai"]
+    kind: Literal["openai", "azure"]
     base_url: Url = "https://api.openai.com/v1"
-    keys: Annotated[list[SecretReference], Field(min_length=1)]
+    keys: list[SecretReference] = []
+    entra: bool = False
+    call_ids: bool = True
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        at_azure = self.kind == "azure"
+        if at_azure and not self.base_url.rstrip("/").endswith("/openai/v1"):
+            raise mistake("a `base_url` like https://RESOURCE.openai.azure.com/openai/v1")
+        if bool(self.keys) == self.entra or (self.entra and not at_azure):
+            raise mistake(f"`keys`, at least one{', or `entra: true` instead' if at_azure else ''}")
+        return self
 
 
 class Issuer(Strict):
@@ -259,7 +270,9 @@ class Preset(Strict):
     token_ttl: Annotated[int, Field(ge=10, le=7200)] = 60
     overrides: dict[str, OverrideRule] = {}
     extra: Literal["refuse", "ignore"] = "refuse"
+    beta: Literal["drop", "strict"] = "drop"
     expose_mcp_secrets: bool = False
+    hide_instructions: bool = False
     unleashed: Literal["allow", "refuse"] = "refuse"
 
 

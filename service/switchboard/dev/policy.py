@@ -11,7 +11,7 @@ USERS = ("alice", "bob", "carol")
 
 
 def for_this_machine(
-    tree: Mapping[str, Any], issuer: DevIssuer, *, origins: list[str], emulator_url: str | None
+    tree: Mapping[str, Any], issuer: DevIssuer, *, origins: list[str], emulators: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """A policy's tree made to run here: the dev issuer, this machine's origins and, unless live, the emulator.
 
@@ -19,14 +19,25 @@ def for_this_machine(
         tree: of a policy file, as parsed.
         issuer: takes the place of the policy's issuers.
         origins: of the demo page, added to every tenant's.
-        emulator_url: base URL that takes the place of every provider's; None leaves them as they are.
+        emulators: base URLs that take the place of providers', by their kind; None leaves them as they are.
     """
     made = {**tree, "issuers": [issuer.as_config()]}
-    if emulator_url is not None:
-        emulated = {"kind": "openai", "base_url": emulator_url, "keys": [f"env:{PROVIDER_KEY}"]}
-        made["providers"] = dict.fromkeys(tree.get("providers", {}), emulated)
+    if emulators is not None:
+        made["providers"] = {
+            name: {"kind": kind, "base_url": emulators[kind], "keys": [f"env:{PROVIDER_KEY}"]}
+            for name, kind in kinds_of(tree).items()
+        }
     made["tenants"] = {name: _with_origins(tenant, origins) for name, tenant in tree.get("tenants", {}).items()}
     return made
+
+
+def kinds_of(tree: Mapping[str, Any]) -> dict[str, str]:
+    """The providers' kinds by their names."""
+    providers = tree.get("providers")
+    return {
+        name: "azure" if isinstance(one, dict) and one.get("kind") == "azure" else "openai"
+        for name, one in (providers.items() if isinstance(providers, dict) else ())
+    }
 
 
 def shown_on_page(config: schema.Config, *, live: bool, ops_url: str) -> dict[str, Any]:

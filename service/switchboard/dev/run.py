@@ -15,7 +15,7 @@ from switchboard.config import report
 from switchboard.config.reading import check, parse
 from switchboard.config.schema import Config
 from switchboard.dev.issuer import DevIssuer, state_folder
-from switchboard.dev.policy import PROVIDER_KEY, for_this_machine, shown_on_page
+from switchboard.dev.policy import PROVIDER_KEY, for_this_machine, kinds_of, shown_on_page
 from switchboard.endpoints import demo
 from switchboard.settings import Settings
 
@@ -49,13 +49,18 @@ async def serve_here(
     public, ops = server.bind(HOST, port), server.bind(HOST, ops_port)
     url, ops_url = f"http://{HOST}:{server.port_of(public)}", f"http://{HOST}:{server.port_of(ops)}"
     async with AsyncExitStack() as stack:
-        listeners = []
-        emulator_url = None
-        if not live:
-            listeners.append(await _emulator(stack))
-            emulator_url = f"http://{HOST}:{server.port_of(listeners[0].socket)}/v1"
+        tree = ryaml.loads(data.text(EXAMPLE)) if config_file is None else parse(config_file)
+        kinds = () if live else sorted(set(kinds_of(tree).values()))
+        emulated = [await _emulator(stack, kind) for kind in kinds]
         issuer = DevIssuer(state_folder(os.environ))
-        config = _config(config_file, issuer, origins=[url, url.replace(HOST, "localhost")], emulator_url=emulator_url)
+        made = for_this_machine(
+            tree,
+            issuer,
+            origins=[url, url.replace(HOST, "localhost")],
+            emulators=None if live else dict(zip(kinds, [base_url for _, base_url in emulated], strict=True)),
+        )
+        config = _checked(made, str(config_file or EXAMPLE))
+        listeners = [listener for listener, _ in emulated]
         service = await stack.enter_async_context(
             app.build(
                 _settings(url),
@@ -82,20 +87,20 @@ async def serve_here(
         await server.serve(listeners, stopping, on_ready=on_ready)
 
 
-async def _emulator(stack: AsyncExitStack) -> server.Listener:
+async def _emulator(stack: AsyncExitStack, kind: str) -> tuple[server.Listener, str]:
+    """Where providers of this kind are emulated, and the base URL."""
     from switchboard import emulator  # noqa: PLC0415 - aiortc is an extra, and `--live` does without it
 
-    emulated = emulator.create_app(emulator.Options())
+    emulated = emulator.create_app(emulator.Options(azure=kind == "azure"))
     await stack.enter_async_context(emulated.router.lifespan_context(emulated))
-    return server.Listener(emulated, server.bind(HOST, 0))
+    listener = server.Listener(emulated, server.bind(HOST, 0), takes_sockets=True)
+    return listener, f"http://{HOST}:{server.port_of(listener.socket)}{emulated.state.emulator.flavour.prefix}"
 
 
-def _config(config_file: Path | None, issuer: DevIssuer, *, origins: list[str], emulator_url: str | None) -> Config:
-    tree: Mapping[str, Any] = ryaml.loads(data.text(EXAMPLE)) if config_file is None else parse(config_file)
-    made = for_this_machine(tree, issuer, origins=origins, emulator_url=emulator_url)
-    checked = check(made, today=datetime.now(UTC).date())
+def _checked(tree: Mapping[str, Any], name: str) -> Config:
+    checked = check(tree, today=datetime.now(UTC).date())
     if checked.config is None:
-        raise CannotDevelop(report.as_text(checked, str(config_file or EXAMPLE), environ=os.environ))
+        raise CannotDevelop(report.as_text(checked, name, environ=os.environ))
     return checked.config
 
 

@@ -15,6 +15,7 @@ from switchboard.emulator.front import Front
 from switchboard.emulator.options import Options
 from switchboard.emulator.refusal import Refusal, not_found
 from switchboard.emulator.routes import Media, NoMedia, Provider
+from switchboard.emulator.sockets import Sockets
 from switchboard.emulator.state import Emulator
 
 
@@ -43,9 +44,18 @@ def create_app(options: Options | None = None, *, clock: Callable[[], float] = t
         yield
         await media.aclose()
 
+    async def refused(_: Request, error: Exception) -> Response:
+        return (
+            error.response(emulator.flavour.error_extras) if isinstance(error, Refusal) else Response(status_code=500)
+        )
+
     app = EmulatorApp(
-        routes=[*Provider(emulator, media).routes(), *Control(emulator).routes()],
-        exception_handlers={Refusal: _refused, 404: _lost, 405: _lost},
+        routes=[
+            *Provider(emulator, media).routes(),
+            *Sockets(emulator).routes(),
+            *Control(emulator, media).routes(),
+        ],
+        exception_handlers={Refusal: refused, 404: _lost, 405: _lost},
         lifespan=lifespan,
     )
     app.state.emulator = emulator
@@ -63,10 +73,6 @@ def _media(emulator: Emulator) -> Media:
         message = "WebRTC needs aiortc: install realtime-switchboard[emulator], or run without media (--no-media)"
         raise MediaUnavailableError(message) from error
     return Peers(emulator)
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    return error.response() if isinstance(error, Refusal) else Response(status_code=500)
 
 
 async def _lost(request: Request, error: Exception) -> Response:

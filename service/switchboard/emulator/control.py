@@ -8,6 +8,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from switchboard.emulator.options import Faults
+from switchboard.emulator.refusal import call_not_found
+from switchboard.emulator.routes import Media
 from switchboard.emulator.state import Emulator
 
 _FAULTS: Final[TypeAdapter[Faults]] = TypeAdapter(Faults)
@@ -16,12 +18,14 @@ _FAULTS: Final[TypeAdapter[Faults]] = TypeAdapter(Faults)
 class Control:
     """The routes under `/_emulator`."""
 
-    def __init__(self, emulator: Emulator) -> None:
+    def __init__(self, emulator: Emulator, media: Media) -> None:
         self._emulator = emulator
+        self._media = media
 
     def routes(self) -> list[Route]:
         return [
             Route("/_emulator/calls", self.calls, methods=["GET"]),
+            Route("/_emulator/calls/{call_id}", self.drop, methods=["DELETE"]),
             Route("/_emulator/faults", self.faults, methods=["GET"]),
             Route("/_emulator/faults", self.set_faults, methods=["PUT"]),
         ]
@@ -40,6 +44,15 @@ class Control:
             for call in self._emulator.calls
         ]
         return JSONResponse({"calls": rows})
+
+    async def drop(self, request: Request) -> Response:
+        """The provider loses a call: its far end is gone, and nobody has asked for that."""
+        call_id = request.path_params["call_id"]
+        if self._emulator.call(call_id) is None:
+            raise call_not_found()
+        self._emulator.end(call_id)
+        await self._media.close(call_id)
+        return Response(status_code=204)
 
     async def faults(self, request: Request) -> Response:  # noqa: ARG002
         return Response(_FAULTS.dump_json(self._emulator.faults), media_type="application/json")

@@ -44,6 +44,8 @@ class Reply:
     speech: Speech | None = None
     silences: bool = False
     """Whatever is being said ends."""
+    ends: bool = False
+    """The call ends."""
 
 
 class Conversation:
@@ -55,7 +57,7 @@ class Conversation:
         self._items: dict[str, Event] = {}
         self._speech: Speech | None = None
         self._has_audio = False
-        self._handlers = MappingProxyType(
+        self._handlers: Mapping[str, Callable[[Event], Reply]] = MappingProxyType(
             {
                 "session.update": self._update,
                 "conversation.item.create": self._add_item,
@@ -205,6 +207,44 @@ class Conversation:
         self._items[str(item["id"])] = item
         while len(self._items) > KEPT_ITEMS:
             del self._items[next(iter(self._items))]
+
+
+class Interpretation(Conversation):
+    """A translation, which has events of its own: no items and no responses.
+
+    Source: the upstream page, section 4; openai-python 3.52.0, `types/realtime/realtime_translation_*_event.py`.
+    """
+
+    def __init__(self, session: Mapping[str, Any]) -> None:
+        super().__init__(session)
+        self._handlers = MappingProxyType(
+            {
+                "session.update": self._update,
+                "session.input_audio_buffer.append": self._append_audio,
+                "session.close": self._close,
+            }
+        )
+
+    def _update(self, event: Event) -> Reply:
+        update = event.get("session")
+        if not isinstance(update, dict):
+            raise EventError("missing_required_parameter", "Missing required parameter: 'session'.", "session")
+        if "model" in update:
+            raise EventError("unknown_parameter", "Unknown parameter: 'session.model'.", "session.model")
+        for problem in problems({**update, "type": "translation", "model": self._session["model"]}):
+            message, param = wording(problem, "session")
+            raise EventError(problem.code, message, param)
+        whole = merged(asked(self._session), {"audio": update.get("audio", {})})
+        self._session = filled(whole, self._session["id"], self._session["expires_at"])
+        return Reply((_event("session.updated", session=self._session),))
+
+    def _close(self, event: Event) -> Reply:  # noqa: ARG002
+        return Reply((_event("session.closed"),), ends=True)
+
+
+def conversation_of(session: Mapping[str, Any]) -> Conversation:
+    """What is said in a session of this type."""
+    return Interpretation(session) if session["type"] == "translation" else Conversation(session)
 
 
 def _parsed(message: str | bytes) -> Event:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -9,13 +10,20 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from switchboard.emulator.refusal import Refusal, of_problem
-from switchboard.sessions import Problem, problems
+from switchboard.sessions import Problem, problems, vocabulary
 
-DEFAULT_SECONDS: Final = 600
 LEAST_SECONDS: Final = 10
 MOST_SECONDS: Final = 7200
-# What belongs to other endpoints; the codes are as reported from the field.
-FOREIGN_MODELS: Final = (("gpt-realtime-translate", "inference_not_found"), ("gpt-live-1", "model_not_found"))
+# What belongs to other endpoints; the codes are as reported from the field, that of translations is a guess.
+FOREIGN_MODELS: Final = MappingProxyType(
+    {
+        "realtime": {
+            **dict.fromkeys(vocabulary.TRANSLATION_MODELS, "inference_not_found"),
+            "gpt-live-1": "model_not_found",
+        },
+        "translation": dict.fromkeys((*vocabulary.REALTIME_MODELS, "gpt-live-1"), "inference_not_found"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +47,30 @@ def checked_session(session: object, *, realtime_only: bool = False) -> Mapping[
         raise TypeError("a session without problems is an object")
     if realtime_only and session["type"] != "realtime":
         raise of_problem(Problem(("type",), "invalid_value", session["type"], "realtime"), "session")
-    for model, code in FOREIGN_MODELS:
-        if session.get("model") == model:
-            raise Refusal(404, f"The model '{model}' does not exist or is not served here.", code=code)
+    code = FOREIGN_MODELS.get(session["type"], {}).get(session.get("model", ""))
+    if code is not None:
+        raise Refusal(404, f"The model '{session['model']}' does not exist or is not served here.", code=code)
     return session
 
 
-def mint_order(body: bytes) -> MintOrder:
+def mint_order(body: bytes, default_seconds: int) -> MintOrder:
     """The `client_secrets` request; everything in it is optional."""
+    document, seconds = _envelope(body, default_seconds)
+    return MintOrder(checked_session(document.get("session", {"type": "realtime"})), seconds)
+
+
+def translation_order(body: bytes, default_seconds: int) -> MintOrder:
+    """The `translations/client_secrets` request; its session is required, and has no `type`."""
+    document, seconds = _envelope(body, default_seconds)
+    if "session" not in document:
+        raise missing("session")
+    session = _object(document["session"], ("session",))
+    if "type" in session:
+        raise of_problem(Problem(("session", "type"), "unknown_parameter", None, "remove it"), "")
+    return MintOrder(checked_session({"type": "translation", **session}), seconds)
+
+
+def _envelope(body: bytes, default_seconds: int) -> tuple[Mapping[str, Any], int]:
     document = _object(parsed(body), ())
     _only(document, (), {"expires_after", "session"})
     expiry = _object(document.get("expires_after", {}), ("expires_after",))
@@ -54,8 +78,7 @@ def mint_order(body: bytes) -> MintOrder:
     if (anchor := expiry.get("anchor", "created_at")) != "created_at":
         problem = Problem(("expires_after", "anchor"), "invalid_value", anchor, "created_at")
         raise of_problem(problem, "")
-    session = checked_session(document.get("session", {"type": "realtime"}))
-    return MintOrder(session, _seconds(expiry.get("seconds", DEFAULT_SECONDS)))
+    return document, _seconds(expiry.get("seconds", default_seconds))
 
 
 async def multipart_fields(headers: Headers, body: bytes) -> dict[str, bytes]:

@@ -36,6 +36,8 @@ def filled(session: Mapping[str, Any], session_id: str, expires_at: int = 0) -> 
     """The echo of a legal session; `expires_at` is 0 until a call has started."""
     if session.get("type") == "transcription":
         return _transcription(session, session_id, expires_at)
+    if session.get("type") == "translation":
+        return _translation(session, session_id, expires_at)
     return _realtime(session, session_id, expires_at)
 
 
@@ -99,6 +101,20 @@ def _transcription(session: Mapping[str, Any], session_id: str, expires_at: int)
         "expires_at": expires_at,
         "audio": {"input": _input(session)},
         "include": session.get("include"),
+    }
+
+
+def _translation(session: Mapping[str, Any], session_id: str, expires_at: int) -> Session:
+    given, output = _part(session, "audio", "input"), _part(session, "audio", "output")
+    return {
+        "type": "translation",
+        "id": session_id,
+        "model": session["model"],
+        "expires_at": expires_at,
+        "audio": {
+            "input": {name: given.get(name) for name in ("transcription", "noise_reduction")},
+            "output": {"language": output.get("language")},
+        },
     }
 
 

@@ -20,11 +20,11 @@ from switchboard.emulator.spoil import Spoiler
 from switchboard.emulator.state import Emulator, SeenRequest
 
 MOST_BODY_BYTES: Final = 1024 * 1024
-_CALLS_PATH: Final = "/v1/realtime/calls"
+_CALLS_PATH: Final = "/realtime/calls"
 _OPERATIONS: Final[tuple[tuple[re.Pattern[str], Operation], ...]] = (
-    (re.compile(r"/v1/realtime/client_secrets"), "mint"),
-    (re.compile(r"/v1/realtime/calls"), "call"),
-    (re.compile(r"/v1/realtime/calls/[^/]+/hangup"), "hangup"),
+    (re.compile(r"/realtime(/translations)?/client_secrets"), "mint"),
+    (re.compile(r"/realtime(/translations)?/calls"), "call"),
+    (re.compile(r"/realtime/calls/[^/]+/hangup"), "hangup"),
 )
 _CORS: Final = MappingProxyType(
     {
@@ -56,7 +56,8 @@ class Front:
         if scope["method"] == "OPTIONS":
             await Response(headers={**_CORS, **_PREFLIGHT})(scope, receive, send)
             return
-        decorated = _Decorated(scope, send)
+        below = scope["path"].removeprefix(self._emulator.flavour.prefix)
+        decorated = _Decorated(below, self._emulator.flavour.request_id, send)
         body = await _read(receive)
         if body is None:
             refusal = Refusal(413, f"The body is larger than {MOST_BODY_BYTES} bytes.", code="request_too_large")
@@ -64,7 +65,8 @@ class Front:
             return
         seen = _seen(self._emulator.now, scope, body)
         self._emulator.requests.append(seen)
-        faults = self._emulator.take_faults(_operation(scope), seen.headers.get("authorization", ""))
+        key = seen.headers.get("api-key") or seen.headers.get("authorization", "").removeprefix("Bearer ")
+        faults = self._emulator.take_faults(_operation(scope["method"], below), key)
         app = self._app if faults is None else Spoiler(self._app, faults)
         await app(scope, _again(body, receive), decorated)
 
@@ -72,8 +74,9 @@ class Front:
 class _Decorated:
     """A `send` that adds the provider's headers and still shows the server's transport behind it."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope = scope
+    def __init__(self, path: str, request_id: str, send: Send) -> None:
+        self._path = path
+        self._request_id = request_id
         self._send = send
         self._started = perf_counter()
         self.__self__ = getattr(send, "__self__", None)
@@ -87,18 +90,18 @@ class _Decorated:
         await self._send(message)
 
     def _headers(self, status: int) -> Mapping[str, str]:
-        headers = {"x-request-id": f"req_{secrets.token_hex(16)}", **_CORS}
+        headers = {self._request_id: f"req_{secrets.token_hex(16)}", **_CORS}
         # A recorded 201 of a call carries neither of these.
-        if status != 201 and not self._scope["path"].startswith(_CALLS_PATH):
+        if status != 201 and not self._path.startswith(_CALLS_PATH):
             elapsed = int((perf_counter() - self._started) * 1000)
             headers |= {"openai-processing-ms": str(elapsed), "openai-version": "2020-10-01"}
         return headers
 
 
-def _operation(scope: Scope) -> Operation | None:
-    if scope["method"] != "POST":
+def _operation(method: str, path: str) -> Operation | None:
+    if method != "POST":
         return None
-    return next((name for pattern, name in _OPERATIONS if pattern.fullmatch(scope["path"])), None)
+    return next((name for pattern, name in _OPERATIONS if pattern.fullmatch(path)), None)
 
 
 def _seen(now: float, scope: Scope, body: bytes) -> SeenRequest:

@@ -49,7 +49,11 @@ class Options:
     """Start-up choices of one emulator."""
 
     keys: frozenset[str] = frozenset()
-    """Accepted standard keys; empty: any that begins with `sk-`."""
+    """Accepted standard keys; empty: any that begins with `sk-`, or at Azure any."""
+    azure: bool = False
+    """Speak as a resource of Azure OpenAI does."""
+    call_ids: bool = True
+    """Name calls in `Location`; False: as servers do that only speak like the provider."""
     media: bool = True
     """Answer with real WebRTC; False: a well-formed answer that nobody stands behind, and no aiortc."""
     connect_seconds: float = 30.0

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import orjson
@@ -11,14 +11,30 @@ from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationEr
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from switchboard.emulator.chime import Chime, chime_frames
-from switchboard.emulator.conversation import Conversation
+from switchboard.emulator.dialogue import Dialogue
 from switchboard.emulator.echo import LIFETIME_SECONDS
 from switchboard.emulator.offers import has_data_channel
-from switchboard.emulator.speech import Event, Speech
+from switchboard.emulator.speech import Event
 from switchboard.emulator.state import Call, Emulator
 
 CHANNEL: Final = "oai-events"
-WORD_SECONDS: Final = 0.03  # between two pieces of a transcript: quick, yet visibly a stream
+FAREWELL_SECONDS: Final = 0.1  # for the last event to arrive before the connection goes
+# All that the browser hears of a call that was opened with Azure's `webrtcfilter=on`.
+NARROWED: Final = frozenset(
+    {
+        "conversation.item.added",
+        "conversation.item.created",
+        "conversation.item.input_audio_transcription.completed",
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "output_audio_buffer.started",
+        "output_audio_buffer.stopped",
+        "response.output_audio_transcript.delta",
+        "response.output_audio_transcript.done",
+        "response.output_text.delta",
+        "response.output_text.done",
+    }
+)
 # What aiortc raises for an offer it cannot answer; its SDP parser lets index and key errors through.
 _BAD_OFFER: Final = (
     ValueError, IndexError, KeyError, AttributeError, AssertionError,
@@ -62,7 +78,7 @@ class Peers:
 
 
 class Peer:
-    """One peer connection, from its offer to its end."""
+    """One peer connection, from its offer to its end; the carrier of its session's events."""
 
     def __init__(
         self,
@@ -75,13 +91,12 @@ class Peer:
         self._on_connected = on_connected
         self._on_ended = on_ended
         self._on_closed = on_closed
-        self._conversation = Conversation(call.session)
+        self._dialogue = Dialogue(call.session, self)
+        self._is_narrowed = call.narrowed
         # No STUN: candidates of the host will do, and offline the default server costs 5 s per answer.
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._voice = Chime()
         self._channel: RTCDataChannel | None = None
-        self._speech: Speech | None = None
-        self._speaking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
 
@@ -108,9 +123,14 @@ class Peer:
     async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
+        self._dialogue.close()
         self._voice.stop()
         await self._connection.close()
         self._on_closed()
+
+    async def _say_goodbye(self) -> None:
+        await asyncio.sleep(FAREWELL_SECONDS)
+        await self.close()
 
     async def _watch(self, connect_seconds: float) -> None:
         """Ends the call if nobody comes, and when its time is over."""
@@ -134,48 +154,26 @@ class Peer:
         if self._channel is not None:
             return
         self._channel = channel
-        channel.on("message", self._receive)
+        channel.on("message", self._dialogue.receive)
         if channel.readyState == "open":
-            self._open()
+            self._dialogue.open()
         else:
-            channel.on("open", self._open)
+            channel.on("open", self._dialogue.open)
 
-    def _open(self) -> None:
-        self._send([self._conversation.opening()])
+    def send(self, event: Event) -> None:
+        if self._is_narrowed and event["type"] not in NARROWED:
+            return
+        if self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(orjson.dumps(event).decode())
 
-    def _receive(self, message: str | bytes) -> None:
-        reply = self._conversation.receive(message)
-        self._send(reply.events)
-        if reply.silences:
-            self._silence()
-        if reply.speech is not None:
-            self._speech = reply.speech
-            self._speaking = self._start(self._speak(reply.speech))
+    def ring(self) -> None:
+        self._voice.ring()
 
-    async def _speak(self, speech: Speech) -> None:
-        if speech.spoken:
-            self._voice.ring()
-        for event in speech.events():
-            self._send([event])
-            if event["type"].endswith(".delta"):
-                await asyncio.sleep(WORD_SECONDS)
-        self._finish(speech)
-
-    def _silence(self) -> None:
+    def hush(self) -> None:
         self._voice.hush()
-        if self._speech is not None and self._speaking is not None:
-            self._speaking.cancel()
-            self._send(self._speech.cut())
-            self._finish(self._speech)
 
-    def _finish(self, speech: Speech) -> None:
-        self._conversation.said(speech)
-        self._speech = None
-
-    def _send(self, events: Iterable[Event] | Iterator[Event]) -> None:
-        for event in events:
-            if self._channel is not None and self._channel.readyState == "open":
-                self._channel.send(orjson.dumps(event).decode())
+    def leave(self) -> None:
+        self._start(self._say_goodbye())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -26,8 +26,8 @@ class Refusal(Exception):
         self.headers = headers
         self.error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
 
-    def response(self) -> JSONResponse:
-        return JSONResponse({"error": self.error}, self.status, headers=self.headers)
+    def response(self, extras: Mapping[str, Any] | None = None) -> JSONResponse:
+        return JSONResponse({"error": {**self.error, **(extras or {})}}, self.status, headers=self.headers)
 
 
 def invalid_key(key: str) -> Refusal:
@@ -48,6 +48,11 @@ def invalid_offer() -> Refusal:
 def unsupported_content_type(found: str, accepted: str) -> Refusal:
     message = f"Unsupported content type: '{found}'. This API method only accepts {accepted} requests."
     return Refusal(400, message, code="unsupported_content_type")
+
+
+def wrong_kind(found: str) -> Refusal:
+    """Nobody has recorded what the provider says to a secret of the other family."""
+    return Refusal(400, f"A session of type '{found}' is not served here.", code="invalid_value", param="session.type")
 
 
 def call_not_found() -> Refusal:

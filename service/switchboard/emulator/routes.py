@@ -1,5 +1,6 @@
 """The provider's three operations over HTTP, and its no to everything it has retired."""
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import orjson
@@ -7,12 +8,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from switchboard.emulator import documents, refusal
+from switchboard.emulator import documents, flavours, refusal
 from switchboard.emulator.offers import canned_answer, checked_offer
 from switchboard.emulator.state import Call, Emulator
 
 MOST_SAFETY_CHARACTERS: Final = 128
 MOST_CHANNEL_ID: Final = 65534
+TALKING: Final = frozenset({"realtime", "transcription"})
+TRANSLATING: Final = frozenset({"translation"})
 
 
 class Media(Protocol):
@@ -50,39 +53,60 @@ class Provider:
 
     def routes(self) -> list[Route]:
         table = {
-            "/v1/realtime/client_secrets": self.mint,
-            "/v1/realtime/calls": self.call,
-            "/v1/realtime/calls/{call_id}/hangup": self.hang_up,
-            "/v1/realtime": self.beta_call,
+            "/realtime/client_secrets": self.mint,
+            "/realtime/calls": self.call,
+            "/realtime/calls/{call_id}/hangup": self.hang_up,
+            "/realtime/translations/client_secrets": self.mint_translation,
+            "/realtime/translations/calls": self.translate,
+            "/realtime": self.beta_call,
         }
-        return [Route(path, endpoint, methods=["POST"]) for path, endpoint in table.items()]
+        prefix = self._emulator.flavour.prefix
+        return [Route(prefix + path, endpoint, methods=["POST"]) for path, endpoint in table.items()]
 
     async def mint(self, request: Request) -> Response:
+        return await self._mint(request, documents.mint_order)
+
+    async def mint_translation(self, request: Request) -> Response:
+        return await self._mint(request, documents.translation_order)
+
+    async def _mint(self, request: Request, read: Callable[[bytes, int], documents.MintOrder]) -> Response:
         owner = self._standard_key(request)
         safety = _safety_identifier(request)
         content_type = _content_type(request)
         if content_type != "application/json":
             raise refusal.unsupported_content_type(content_type, "'application/json'")
-        order = documents.mint_order(await request.body())
+        order = read(await request.body(), self._emulator.flavour.default_seconds)
         secret = self._emulator.mint(order.session, owner, safety, order.seconds)
         body = {"value": secret.value, "expires_at": secret.expires_at, "session": secret.session}
         return Response(orjson.dumps(body), media_type="application/json")
 
     async def call(self, request: Request) -> Response:
         channel_id = _channel_id(request)
-        key = _bearer(request)
+        _check_not_beta(request)
+        key = request.headers.get("api-key") or flavours.bearer(request.headers)
         opened, offer = await (
-            self._call_of_secret(request, key) if key.startswith("ek_") else self._call_of_key(request)
+            self._call_of_secret(request, key, TALKING) if key.startswith("ek_") else self._call_of_key(request)
         )
+        return await self._answer(opened, offer, channel_id)
+
+    async def translate(self, request: Request) -> Response:
+        """By a secret alone, and without a model in the query."""
+        channel_id = _channel_id(request)
+        if "model" in request.query_params:
+            raise refusal.Refusal(400, "Unknown parameter: 'model'.", code="unknown_parameter", param="model")
+        return await self._answer(
+            *await self._call_of_secret(request, flavours.bearer(request.headers), TRANSLATING), channel_id
+        )
+
+    async def _answer(self, opened: Call, offer: str, channel_id: int | None) -> Response:
         try:
             answer = await self._media.answer(offer, opened, channel_id)
         except ValueError:
             self._emulator.end(opened.id)
             raise refusal.invalid_offer() from None
-        headers = {
-            "content-type": self._emulator.options.answer_content_type,
-            "location": f"/v1/realtime/calls/{opened.id}",
-        }
+        headers = {"content-type": self._emulator.options.answer_content_type}
+        if self._emulator.options.call_ids:
+            headers["location"] = f"/v1/realtime/calls/{opened.id}"
         return Response(answer, 201, headers)
 
     async def hang_up(self, request: Request) -> Response:
@@ -97,19 +121,24 @@ class Provider:
     async def beta_call(self, request: Request) -> Response:  # noqa: ARG002
         raise refusal.beta_gone()
 
-    async def _call_of_secret(self, request: Request, value: str) -> tuple[Call, str]:
+    async def _call_of_secret(self, request: Request, value: str, kinds: frozenset[str]) -> tuple[Call, str]:
         secret = self._emulator.secret(value)
         if secret is None:
             raise refusal.invalid_key(value)
+        if secret.session["type"] not in kinds:
+            raise refusal.wrong_kind(secret.session["type"])
         content_type = _content_type(request)
         if content_type != "application/sdp":
             raise refusal.unsupported_content_type(content_type, "'application/sdp'")
         offer = checked_offer(await request.body())
-        return self._emulator.open_call_of(secret), offer
+        narrowed = self._emulator.flavour.narrows and request.query_params.get("webrtcfilter") == "on"
+        return self._emulator.open_call_of(secret, narrowed=narrowed), offer
 
     async def _call_of_key(self, request: Request) -> tuple[Call, str]:
         """Multipart, or raw SDP without a session, as SDKs send it."""
         owner = self._standard_key(request)
+        if self._emulator.flavour.by_secret_only:
+            raise flavours.ephemeral_needed()
         safety = _safety_identifier(request)
         content_type = _content_type(request)
         if content_type == "application/sdp":
@@ -128,20 +157,14 @@ class Provider:
         return self._emulator.open_call(session, owner, safety), offer
 
     def _standard_key(self, request: Request) -> str:
-        key = _bearer(request)
-        known = self._emulator.options.keys
-        if key not in known if known else not key.startswith("sk-"):
-            raise refusal.invalid_key(key)
-        return key
+        _check_not_beta(request)
+        emulator = self._emulator
+        return emulator.flavour.owner_of(request.headers, emulator.options.keys, emulator.now)
 
 
-def _bearer(request: Request) -> str:
+def _check_not_beta(request: Request) -> None:
     if "openai-beta" in request.headers:
         raise refusal.beta_gone()
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise refusal.missing_key()
-    return key.strip()
 
 
 def _content_type(request: Request) -> str:

@@ -1,7 +1,5 @@
 """What one emulator remembers: requests seen, secrets, calls and faults; every store is bounded."""
 
-import secrets
-import string
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -10,7 +8,8 @@ from typing import Any, Final, Literal
 
 from starlette.datastructures import Headers
 
-from switchboard.emulator.echo import LIFETIME_SECONDS, asked, filled
+from switchboard.emulator.echo import LIFETIME_SECONDS, Session, asked, filled
+from switchboard.emulator.flavours import AZURE, OPENAI, new_suffix
 from switchboard.emulator.options import Faults, Operation, Options
 
 KEPT_REQUESTS: Final = 1_000
@@ -18,10 +17,6 @@ KEPT_SECRETS: Final = 50_000
 KEPT_CALLS: Final = 50_000
 
 CallState = Literal["open", "ended"]
-
-
-def new_suffix() -> str:
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +52,8 @@ class Call:
     ended_at: float | None = None
     """When it was hung up, or its peer went away."""
     connected: bool = False
+    narrowed: bool = False
+    """Whether the browser hears a choice of events only."""
 
     @property
     def state(self) -> CallState:
@@ -68,6 +65,7 @@ class Emulator:
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
         self.options = options
+        self.flavour = AZURE if options.azure else OPENAI
         self.requests: deque[SeenRequest] = deque(maxlen=KEPT_REQUESTS)
         self._clock = clock
         self._secrets: dict[str, Secret] = {}
@@ -91,12 +89,12 @@ class Emulator:
         self._faults = faults
         self._faults_left = faults.times
 
-    def take_faults(self, operation: Operation | None, authorization: str = "") -> Faults | None:
+    def take_faults(self, operation: Operation | None, key: str = "") -> Faults | None:
         """The faults that this request has to show, counted down."""
         faults = self._faults
         if operation not in faults.operations or self._faults_left == 0:
             return None
-        if faults.key is not None and authorization != f"Bearer {faults.key}":
+        if faults.key not in (None, key):
             return None
         if self._faults_left is not None:
             self._faults_left -= 1
@@ -119,18 +117,22 @@ class Emulator:
 
     def open_call(self, session: Mapping[str, Any], owner: str, safety: str | None) -> Call:
         """A call of a standard key: its session shares the call's suffix."""
-        suffix = f"u1_{new_suffix()}"
+        suffix = self.flavour.new_call()
         return self._keep(session, f"sess_{suffix}", suffix, owner, safety)
 
-    def open_call_of(self, secret: Secret) -> Call:
+    def open_call_of(self, secret: Secret, *, narrowed: bool = False) -> Call:
         """A call of a secret runs under the secret's session id; a second one gets its own (a guess)."""
-        session_id, suffix = secret.session["id"], f"u1_{new_suffix()}"
-        if session_id in self._used_sessions:
-            session_id = f"sess_{suffix}"
-        self._used_sessions[session_id] = None
-        _forget_oldest(self._used_sessions, KEPT_SECRETS)
-        session = asked(secret.session)
-        return self._keep(session, session_id, suffix, secret.owner, secret.safety_identifier)
+        suffix = self.flavour.new_call()
+        session, session_id = asked(secret.session), self._session_id(secret, suffix)
+        return self._keep(session, session_id, suffix, secret.owner, secret.safety_identifier, narrowed=narrowed)
+
+    def session(self, wanted: Mapping[str, Any]) -> Session:
+        """A session of a standard key that is no call."""
+        return self._begun(wanted, f"sess_{self.flavour.new_call()}")
+
+    def session_of(self, secret: Secret) -> Session:
+        """A session of a secret that is no call; its id is as in `open_call_of`."""
+        return self._begun(asked(secret.session), self._session_id(secret, self.flavour.new_call()))
 
     def call(self, call_id: str) -> Call | None:
         return self._calls.get(call_id)
@@ -152,10 +154,29 @@ class Emulator:
     def is_over(self, call: Call) -> bool:
         return self.ended_at(call) is not None
 
-    def _keep(self, session: Mapping[str, Any], session_id: str, suffix: str, owner: str, safety: str | None) -> Call:
-        started = self.now
-        echo = filled(session, session_id, int(started) + LIFETIME_SECONDS)
-        call = Call(f"rtc_{suffix}", echo, owner, safety, started)
+    def _session_id(self, secret: Secret, suffix: str) -> str:
+        session_id = str(secret.session["id"])
+        if session_id in self._used_sessions:
+            session_id = f"sess_{suffix}"
+        self._used_sessions[session_id] = None
+        _forget_oldest(self._used_sessions, KEPT_SECRETS)
+        return session_id
+
+    def _begun(self, session: Mapping[str, Any], session_id: str) -> Session:
+        return filled(session, session_id, int(self.now) + LIFETIME_SECONDS)
+
+    def _keep(
+        self,
+        session: Mapping[str, Any],
+        session_id: str,
+        suffix: str,
+        owner: str,
+        safety: str | None,
+        *,
+        narrowed: bool = False,
+    ) -> Call:
+        echo = self._begun(session, session_id)
+        call = Call(f"rtc_{suffix}", echo, owner, safety, self.now, narrowed=narrowed)
         self._calls[call.id] = call
         _forget_oldest(self._calls, KEPT_CALLS)
         return call

@@ -9,11 +9,16 @@ from starlette.routing import Route
 from switchboard.sdp import MEDIA_TYPE
 
 CLIENT_SECRETS = "/v1/realtime/client_secrets"
+TRANSLATION_SECRETS = "/v1/realtime/translations/client_secrets"
 OPENAI_CALLS = "/v1/realtime/calls"
-OFFER_PATHS = {"/sdp": "/sdp", "/session": "/sdp", OPENAI_CALLS: OPENAI_CALLS}
-"""Where a POST offers a call, and below which path the call is then. The provider's sample frontends post to the
-second, and its SDKs to the third.
-"""
+TRANSLATION_CALLS = "/v1/realtime/translations/calls"
+BETA_CALLS = "/v1/realtime"
+OFFER_PATHS = frozenset({"/sdp", "/session", OPENAI_CALLS, TRANSLATION_CALLS, BETA_CALLS})
+"""Where a POST offers a call."""
+
+SPEECH = frozenset({"realtime", "transcription"})
+TRANSLATION = frozenset({"translation"})
+"""Types of sessions, as the provider's own paths divide them."""
 
 MULTIPART = "multipart/form-data"
 OFFER_TYPES = f"{MEDIA_TYPE}, {MULTIPART}"

@@ -15,13 +15,14 @@ from switchboard.errors import InvalidRequest, OriginNotAllowed
 
 ASSETS = (
     "attacks.js",
-    "call.js",
+    "attempt.js",
     "demo.css",
     "demo.js",
     "events.js",
     "favicon.svg",
     "meter.js",
     "refusals.js",
+    "switchboard.js",
     "timeline.js",
     "tokens.css",
     "transcript.js",

@@ -1,5 +1,7 @@
 """Pages and their assets, read once at start: a bounded set of names, no path ever comes from a request."""
 
+from collections.abc import Mapping
+from hashlib import sha256
 from importlib.resources import files
 
 from starlette.requests import Request
@@ -31,16 +33,21 @@ def page(path: str, page_file: str, assets: tuple[str, ...], *, policy: str) -> 
     """
     headers = {**SECURITY_HEADERS, "content-security-policy": policy}
     return [
-        _file(path, page_file, headers),
-        *(_file(f"{path}/{name}", name, headers) for name in assets),
+        file(path, page_file, headers),
+        *(file(f"{path}/{name}", name, headers) for name in assets),
     ]
 
 
-def _file(path: str, name: str, headers: dict[str, str]) -> Route:
+def file(path: str, name: str, headers: Mapping[str, str]) -> Route:
+    """The route of one file of `switchboard/web`; who has it already is told so by 304 (RFC 9110, section 13.1.2)."""
     content = files("switchboard.web").joinpath(name).read_bytes()
-    answer_headers = {**headers, "content-type": MEDIA_TYPES[name.rpartition(".")[2]]}
+    etag = f'"{sha256(content).hexdigest()[:32]}"'
+    told = {**headers, "etag": etag}
+    typed = {**told, "content-type": MEDIA_TYPES[name.rpartition(".")[2]]}
 
-    async def answer(_: Request) -> Response:
-        return Response(content, headers=answer_headers)
+    async def answer(request: Request) -> Response:
+        if etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=told)
+        return Response(content, headers=typed)
 
     return Route(path, answer)

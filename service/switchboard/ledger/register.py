@@ -30,6 +30,7 @@ class Held:
 
     user_key: str
     lapses_at: float
+    lease_seconds: float
 
 
 class Register:
@@ -80,7 +81,7 @@ class Register:
     def hold(self, reservation: Reservation, slot: Slot) -> None:
         """Hold a slot until its lease is over."""
         key, lapses_at = (reservation.tenant, slot.id), self._clock() + slot.lease_seconds
-        self._held[key] = Held(reservation.user_key, lapses_at)
+        self._held[key] = Held(reservation.user_key, lapses_at, slot.lease_seconds)
         self._leases.set(key, lapses_at)
         self._enter(key, reservation.user_key)
         self._remember_offer(key, reservation.user_key, slot)
@@ -290,7 +291,9 @@ class Register:
         """Slots whose lease is over, and calls that were kept long enough."""
         now = self._clock()
         while key := self._leases.take(now):
-            self.drop(key)
+            lease_seconds = self._held[key].lease_seconds
+            self._vacate(key)
+            self._on_leave(key, lease_seconds)  # nobody knows what came of it, so it counts as long as it was held
         while key := self._kept.take(now):
             del self._calls[key]
             self._due.discard(key)

@@ -9,19 +9,26 @@ __all__ = ["Minted", "Opened", "Provider"]
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A client secret (`ek_…`) and what the provider said about it. `expires_at` is in unix seconds."""
+    """A client secret (`ek_…`), what the provider said about it, and where a browser posts its offer with it.
+
+    `expires_at` is in unix seconds.
+    """
 
     value: str
     expires_at: int
     session: Mapping[str, Any]
+    calls_url: str
     provider_request_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A call that the provider has opened: its id, its SDP answer, and the name of the key it belongs to."""
+    """A call that the provider has opened: its id, its SDP answer, and the name of the key it belongs to.
 
-    call_id: str
+    Without an id it cannot be ended, and nobody learns of its end.
+    """
+
+    call_id: str | None
     answer: bytes
     key_name: str
     provider_request_id: str | None
@@ -34,10 +41,6 @@ class Provider(Protocol):
     none of them carries a text, key or id of the provider's towards the caller. With all its tries a method takes no
     longer than the time that the account was given.
     """
-
-    @property
-    def calls_url(self) -> str:
-        """Where a browser posts its offer with a client secret of this provider."""
 
     def has_key(self, name: str) -> bool:
         """Whether calls that were opened with the key of this name can be ended."""
@@ -62,9 +65,18 @@ class Provider(Protocol):
         *,
         safety_identifier: str,
         dcid: int | None,
+        hide_instructions: bool,
         request_id: str,
     ) -> Opened:
         """Start a call with a browser's SDP offer, which travels byte for byte, once.
+
+        Args:
+            offer: the browser's.
+            session: what the call is to be.
+            safety_identifier: stands for the user, at most 64 characters.
+            dcid: the id of a data channel that both sides take for granted.
+            hide_instructions: keep the session from the browser; only where the provider can.
+            request_id: ours, for its log.
 
         Raises:
             InvalidOffer: the provider could not use the offer.

@@ -34,7 +34,10 @@ class KeyDropped:
 
 @dataclass(frozen=True, slots=True)
 class KeySetAside:
-    """The provider refused a key (`why`: 401, 403, insufficient_quota). Others are used for so many seconds."""
+    """The provider refused a key (`why`: 401, 403, insufficient_quota). Others are used for so many seconds.
+
+    Or `no_token`: it has no value until another comes.
+    """
 
     key: str
     why: str

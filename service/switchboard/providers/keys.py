@@ -14,15 +14,21 @@ FIRST_SECONDS = 30.0  # that a refused key is left alone: long enough not to be 
 LONGEST_SECONDS = 300.0  # each refusal doubles the time
 FORMER_SECONDS = float(MAX_SECONDS + GRACE_SECONDS)  # as long as a call can live that a former value opened
 NO_KEY = "The voice provider takes none of this service's keys at present; its operator has to see to that."
+NO_VALUE = "no_token"  # why a key is set aside that nobody has refused
 MAX_FORMER = 4  # values of one key: more changes within an hour are a mistake
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderKey:
-    """A standard key. Its name (`env:OPENAI_API_KEY`) may be written down; its value goes to the provider only."""
+    """A standard key. Its name (`env:OPENAI_API_KEY`) may be written down; its value goes to the provider only.
+
+    Without a value it cannot be used at present.
+    """
 
     name: str
     value: str
+    renews: bool = False
+    """Whether each value stands for the same identity (a token), so that the last one ends the calls of all."""
 
     def __repr__(self) -> str:
         return f"ProviderKey({self.name})"
@@ -81,17 +87,18 @@ class Keys:
         if standing is None:
             self._known[key.name] = Standing(key)
         elif standing.key.value != key.value:
-            standing.former.append((standing.key, self._clock() + FORMER_SECONDS))
+            if not key.renews:
+                standing.former.append((standing.key, self._clock() + FORMER_SECONDS))
             standing.key = key
             standing.welcome()
-            self._observe(KeyChanged(key.name))
+            self._observe(KeyChanged(key.name) if key.value else KeySetAside(key.name, NO_VALUE, 0.0))
 
     def list(self, keys: Sequence[ProviderKey]) -> None:
         """What a policy lists from now on. Others stay known, for the calls that they opened."""
         before, self._listed = self._listed, [key.name for key in keys]
         for key in keys:
             self.learn(key)
-            self._observe(KeyListed(key.name, self._known[key.name].aside_until is not None))
+            self._observe(KeyListed(key.name, self._known[key.name].aside_until is not None or not key.value))
         for name in before:
             if name not in self._listed:
                 self._observe(KeyDropped(name))
@@ -121,7 +128,9 @@ class Keys:
         """
         for name in names:
             standing = self._known[name]
-            if name not in refused and (standing.aside_until is None or self._may_be_probed(standing)):
+            if name in refused or not standing.key.value:
+                continue
+            if standing.aside_until is None or self._may_be_probed(standing):
                 return standing
         none_left = ProviderUnavailable(NO_KEY)
         none_left.untried = True

@@ -1,10 +1,14 @@
-"""OpenAI Realtime: POST /v1/realtime/client_secrets, /v1/realtime/calls and /v1/realtime/calls/{id}/hangup.
+"""OpenAI Realtime, and what speaks like it: POST /v1/realtime/client_secrets, /v1/realtime/calls, its /{id}/hangup, and
+the pair under /v1/realtime/translations.
 
-Sources: the OpenAI OpenAPI description and openai-python 3.51.0, `resources/realtime/{client_secrets,calls}.py`.
+Sources: the OpenAI OpenAPI description and openai-python 3.51.0, `resources/realtime/{client_secrets,calls}.py` and
+`resources/realtime/translations/client_secrets.py`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +26,7 @@ from switchboard.errors import (
 )
 from switchboard.providers import Minted, Opened
 from switchboard.providers.account import Account
+from switchboard.providers.dialect import OPENAI, Dialect, Route
 from switchboard.providers.keys import KeyRefused, ProviderKey
 from switchboard.providers.retryafter import retry_after
 from switchboard.providers.transport import Part, Reply, TimedOut, Transport, TransportError, Unreachable
@@ -31,9 +36,21 @@ from switchboard.sessions import is_known
 MAX_JSON_BYTES = 512 * 1024  # a session with many tools, echoed
 MAX_SECRET_LENGTH = 4096
 HANGUP_SECONDS = 5.0
+SECRET_SECONDS = 60  # of a client secret that goes no further than this process: until its offer has been sent
+INSUFFICIENT_QUOTA = "insufficient_quota"
+USER_AGENT = f"switchboard/{__version__}"
 MOMENTARY = frozenset({408, 409})  # of the answers below 500, what another try may mend
 
 Headers = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is posted, whoever signs it."""
+
+    path: str
+    headers: Headers
+    body: bytes | Sequence[Part]
 
 
 class OpenAI:
@@ -43,17 +60,24 @@ class OpenAI:
         base_url: ends in `/v1`.
         account: its keys are of one project.
         transport: posts, bounded.
+        dialect: what is said in another way there.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, *, base_url: str, account: Account, transport: Transport) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        account: Account,
+        transport: Transport,
+        dialect: Dialect = OPENAI,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._base_url = base_url.rstrip("/")
         self._account = account
         self._transport = transport
-
-    @property
-    def calls_url(self) -> str:
-        """See `Provider.calls_url`."""
-        return f"{self._base_url}/realtime/calls"
+        self._dialect = dialect
+        self._clock = clock
 
     def has_key(self, name: str) -> bool:
         """See `Provider.has_key`."""
@@ -67,29 +91,35 @@ class OpenAI:
         self, session: Mapping[str, Any], *, seconds: int, safety_identifier: str, request_id: str
     ) -> Minted:
         """See `Provider.mint`. Tried again, because a second secret does no harm."""
-        headers = {
-            "content-type": "application/json",
-            "openai-safety-identifier": safety_identifier,
-            "x-client-request-id": request_id,
-        }
-        body = orjson.dumps({"expires_after": {"anchor": "created_at", "seconds": seconds}, "session": session})
-        return await self._account.ask(partial(self._mint, headers, body), operation="mint")
+        route = self._dialect.routes[session["type"]]
+        order = _order(route, session, seconds, safety_identifier, request_id)
+        return await self._account.ask(partial(self._mint, route, order), operation="mint")
 
     async def open_call(
-        self, offer: bytes, session: Mapping[str, Any], *, safety_identifier: str, dcid: int | None, request_id: str
+        self,
+        offer: bytes,
+        session: Mapping[str, Any],
+        *,
+        safety_identifier: str,
+        dcid: int | None,
+        hide_instructions: bool,
+        request_id: str,
     ) -> Opened:
-        """See `Provider.open_call`. Always multipart: with a standard key, raw SDP would carry no session.
-
-        Sent once, unless no connection came about or a key was refused: each success is a call that costs.
+        """See `Provider.open_call`. Sent once, unless no connection came about or a key was refused: each success is a
+        call that costs.
         """
-        path = "/realtime/calls" + ("" if dcid is None else f"?dcid={dcid}")
-        headers = {
-            "accept": MEDIA_TYPE,
-            "openai-safety-identifier": safety_identifier,
-            "x-client-request-id": request_id,
-        }
+        route = self._dialect.routes[session["type"]]
+        path = _with_query(route.calls, dcid, self._dialect.hiding if hide_instructions else "")
+        headers = {"accept": MEDIA_TYPE, "x-client-request-id": request_id}
+        if route.by_secret:
+            # The safety identifier is the secret's.
+            order = _order(route, session, SECRET_SECONDS, safety_identifier, request_id)
+            raw = Request(path, {**headers, "content-type": MEDIA_TYPE}, offer)
+            return await self._account.ask(partial(self._mint_and_open, route, order, raw), operation="call")
+        # Multipart: with a standard key, raw SDP would carry no session.
         form = (Part("sdp", MEDIA_TYPE, offer), Part("session", "application/json", orjson.dumps(session)))
-        return await self._account.ask(partial(self._open_call, path, headers, form), operation="call")
+        unified = Request(path, {**headers, "openai-safety-identifier": safety_identifier}, form)
+        return await self._account.ask(partial(self._open_by_key, unified), operation="call")
 
     async def hang_up(self, call_id: str, *, key_name: str, request_id: str) -> bool:
         """See `Provider.hang_up`. Past the breaker, and with a key that is set aside as well: an open call costs.
@@ -97,17 +127,11 @@ class OpenAI:
         404 means over, or opened with another key: so every value that stood behind this name lately has to say it.
         """
         keys = self._account.keys_of(key_name)
+        request = Request(f"/realtime/calls/{call_id}/hangup", {"x-client-request-id": request_id}, b"")
         refusal: ProviderError | None = None
         for key in keys or [self._account.first_key()]:
             try:
-                reply = await self._send(
-                    f"/realtime/calls/{call_id}/hangup",
-                    operation="hangup",
-                    key=key,
-                    headers={"x-client-request-id": request_id},
-                    body=b"",
-                    timeout=HANGUP_SECONDS,
-                )
+                reply = await self._send(request, self._signed(key), operation="hangup", timeout=HANGUP_SECONDS)
             except TransportError as error:
                 raise _failed(error) from None
             if _is_success(reply):
@@ -118,11 +142,9 @@ class OpenAI:
             raise refusal
         return False
 
-    async def _mint(self, headers: Headers, body: bytes, key: ProviderKey, timeout: float) -> Minted:
+    async def _mint(self, route: Route, order: Request, key: ProviderKey, timeout: float) -> Minted:
         try:
-            reply = await self._send(
-                "/realtime/client_secrets", operation="mint", key=key, headers=headers, body=body, timeout=timeout
-            )
+            reply = await self._send(order, self._signed(key), operation="mint", timeout=timeout)
         except TransportError as error:
             refusal = _failed(error)
             # No connection, or one that broke; what is too slow or too large would be so again.
@@ -130,26 +152,39 @@ class OpenAI:
                 refusal.again_after = 0.0
             raise refusal from None
         if reply.status == 200:
-            return _minted(reply)
+            return _minted(reply, self._base_url + route.calls)
         _check_key(reply)
         refusal = _refusal(reply)
         if reply.status in MOMENTARY or reply.status == 429 or reply.status >= 500:
             refusal.again_after = retry_after(reply.headers) or 0.0
         raise refusal
 
-    async def _open_call(
-        self, path: str, headers: Headers, form: Sequence[Part], key: ProviderKey, timeout: float
+    async def _mint_and_open(
+        self, route: Route, order: Request, offer: Request, key: ProviderKey, timeout: float
     ) -> Opened:
+        """Two requests in the time of one, of which the first may take half. Until the offer is sent nothing is opened,
+        so what may be tried again of a mint may be tried again as a whole.
+        """
+        began = self._clock()
+        minted = await self._mint(route, order, key, timeout / 2)
+        left = timeout - (self._clock() - began)
+        try:
+            return await self._open_call(offer, {"authorization": f"Bearer {minted.value}"}, key, left)
+        except KeyRefused as refusal:
+            if refusal.why == INSUFFICIENT_QUOTA:
+                raise
+            # It took the key a moment ago: what it refuses is the secret, and another key's would fare no better.
+            refused = ProviderRefused()
+            refused.provider_request_id, refused.cause = refusal.provider_request_id, refusal.why
+            raise refused from None
+
+    async def _open_by_key(self, offer: Request, key: ProviderKey, timeout: float) -> Opened:
+        return await self._open_call(offer, self._signed(key), key, timeout)
+
+    async def _open_call(self, offer: Request, signature: Headers, key: ProviderKey, timeout: float) -> Opened:
         try:
             reply = await self._send(
-                path,
-                operation="call",
-                key=key,
-                headers=headers,
-                body=form,
-                timeout=timeout,
-                max_bytes=MAX_BYTES,
-                head_first=True,
+                offer, signature, operation="call", timeout=timeout, max_bytes=MAX_BYTES, head_first=True
             )
         except TransportError as error:
             refusal = _failed(error)
@@ -163,35 +198,52 @@ class OpenAI:
             raise _refusal(reply)
         call_id = _call_id(reply)
         # By what it holds, not by its content type: live servers say text/plain.
-        if call_id is None or not looks_like_answer(reply.body):
+        if (call_id is None and "location" in reply.headers) or not looks_like_answer(reply.body):
             raise _left_behind(_senseless(reply), reply, key)
         return Opened(call_id, reply.body, key.name, _request_id(reply))
 
+    def _signed(self, key: ProviderKey) -> Headers:
+        if not key.value:
+            raise Unreachable("no token at present")
+        return {self._dialect.key_header: self._dialect.key_prefix + key.value}
+
     async def _send(
         self,
-        path: str,
+        request: Request,
+        signature: Headers,
         *,
         operation: str,
-        key: ProviderKey,
-        headers: Headers,
-        body: bytes | Sequence[Part],
         timeout: float,
         max_bytes: int = MAX_JSON_BYTES,
         head_first: bool = False,
     ) -> Reply:
         return await self._transport.post(
-            self._base_url + path,
+            self._base_url + request.path,
             operation=operation,
-            headers={
-                **headers,
-                "authorization": f"Bearer {key.value}",
-                "user-agent": f"switchboard/{__version__}",
-            },
-            body=body,
+            headers={**request.headers, **signature, "user-agent": USER_AGENT},
+            body=request.body,
             timeout=timeout,
             max_bytes=max_bytes,
             head_first=head_first,
         )
+
+
+def _order(route: Route, session: Mapping[str, Any], seconds: int, safety_identifier: str, request_id: str) -> Request:
+    """A mint. Its lifetime is always said: what a provider takes for granted differs."""
+    if not route.typed:
+        session = {name: value for name, value in session.items() if name != "type"}
+    headers = {
+        "content-type": "application/json",
+        "openai-safety-identifier": safety_identifier,
+        "x-client-request-id": request_id,
+    }
+    body = {"expires_after": {"anchor": "created_at", "seconds": seconds}, "session": session}
+    return Request(route.mint, headers, orjson.dumps(body))
+
+
+def _with_query(path: str, dcid: int | None, hiding: str) -> str:
+    query = "&".join(part for part in ("" if dcid is None else f"dcid={dcid}", hiding) if part)
+    return f"{path}?{query}" if query else path
 
 
 def _failed(error: TransportError) -> ProviderError:
@@ -216,19 +268,19 @@ def _is_success(reply: Reply) -> bool:
 
 
 def _call_id(reply: Reply) -> str | None:
-    """`Location: /v1/realtime/calls/rtc_…`: the id is opaque, and the last segment."""
+    """`Location: /v1/realtime/calls/rtc_…`: the id is opaque, and the last segment. Some servers give none."""
     call_id = reply.headers.get("location", "").rpartition("/")[2]
     return call_id if is_call_id(call_id) else None
 
 
-def _minted(reply: Reply) -> Minted:
+def _minted(reply: Reply, calls_url: str) -> Minted:
     media_type = reply.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     try:
         match orjson.loads(reply.body):
             case {"value": str(value), "expires_at": int(expires_at), "session": dict(session)} if (
                 0 < len(value) <= MAX_SECRET_LENGTH and not isinstance(expires_at, bool) and media_type.endswith("json")
             ):
-                return Minted(value, expires_at, session, _request_id(reply))
+                return Minted(value, expires_at, session, calls_url, _request_id(reply))
     except orjson.JSONDecodeError:
         pass
     raise _senseless(reply)
@@ -241,8 +293,8 @@ def _check_key(reply: Reply) -> None:
         KeyRefused: it is. Not by a 403 that names what it is about: the session of one preset says nothing of the key.
     """
     error = _error_of(reply)
-    if error.get("code") == "insufficient_quota":
-        raise KeyRefused("insufficient_quota", _request_id(reply))
+    if error.get("code") == INSUFFICIENT_QUOTA:
+        raise KeyRefused(INSUFFICIENT_QUOTA, _request_id(reply))
     is_named = bool(error.get("param")) or error.get("code") == "model_not_found"
     if reply.status == 401 or (reply.status == 403 and not is_named):
         raise KeyRefused(str(reply.status), _request_id(reply))
@@ -252,7 +304,7 @@ def _refusal(reply: Reply) -> ProviderError:
     """The provider's "no" in our words; of its own only the path of a field that our schema knows gets through."""
     error = _error_of(reply)
     refusal: ProviderError
-    if reply.status == 429 and error.get("code") != "insufficient_quota":
+    if reply.status == 429 and error.get("code") != INSUFFICIENT_QUOTA:
         refusal = ProviderBusy(retry_after=math.ceil(retry_after(reply.headers, default=1.0)))
         refusal.untried = True
     elif 400 <= reply.status < 500 and reply.status not in (*MOMENTARY, 429):
@@ -285,4 +337,5 @@ def _known_param(param: object) -> str | None:
 
 
 def _request_id(reply: Reply) -> str | None:
-    return reply.headers.get("x-request-id")
+    """Azure's first: what its support asks for."""
+    return reply.headers.get("apim-request-id") or reply.headers.get("x-request-id")

@@ -24,7 +24,7 @@ CONNECT_SECONDS = 5.0  # TCP and TLS; three lost packets
 READ_SECONDS = 10.0  # without a single byte: long before others give up, a provider that hangs is not worth waiting for
 IDLE_SECONDS = 60.0  # shorter than what load balancers grant, so that they never close under a request
 NOT_CONNECTED = "client error (Connect)"  # among hyper's causes when no connection came about
-READ_HEADERS = ("content-type", "location", "retry-after", "retry-after-ms", "x-request-id")
+READ_HEADERS = ("content-type", "location", "retry-after", "retry-after-ms", "x-request-id", "apim-request-id")
 MAX_IDLE = 512  # kept connections: a thousand calls a second at 250 ms use half of them
 
 

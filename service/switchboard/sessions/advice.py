@@ -16,17 +16,23 @@ def warnings(session: Mapping[str, object], today: date) -> list[Problem]:
     """Deprecations with their dates, and model names nobody has published; nothing here refuses a session."""
     transcription = section(session, "audio", "input", "transcription").get("model")
     return [
-        *_model(("model",), session.get("model"), vocabulary.REALTIME_MODELS, today),
+        *_model(("model",), session.get("model"), _models(session), today),
         *_prompt(session, today),
         *_connectors(session),
         *_model(_TRANSCRIPTION_MODEL, transcription, vocabulary.TRANSCRIPTION_MODELS, today),
     ]
 
 
+def _models(session: Mapping[str, Any]) -> frozenset[str]:
+    return vocabulary.TRANSLATION_MODELS if session.get("type") == "translation" else vocabulary.REALTIME_MODELS
+
+
 def _model(path: tuple[str, ...], model: object, known: frozenset[str], today: date) -> Iterator[Problem]:
     if not isinstance(model, str):
         return
-    if model not in known:
+    if model in vocabulary.TRANSLATION_MODELS - known:
+        yield Problem(path, "unknown_model", model, "it is for sessions of type translation")
+    elif model not in known:
         near = get_close_matches(model, sorted(known), n=1)
         guess = f'did you mean "{near[0]}"? ' if near else ""
         right = f"{guess}a new model or an Azure deployment name is fine"

@@ -101,3 +101,26 @@ class RealtimeAudio(Strict):
 
 class TranscriptionAudio(Strict):
     input: Maybe[AudioInput] = None
+
+
+class TranslationNoiseReduction(Strict):
+    type: Literal["near_field", "far_field"]
+    strength: Maybe[float] = None
+
+
+class SourceTranscription(Strict):
+    model: str
+
+
+class TranslationInput(Strict):
+    noise_reduction: TranslationNoiseReduction | None = None
+    transcription: SourceTranscription | None = None
+
+
+class TranslationOutput(Strict):
+    language: Maybe[str] = None  # the provider documents 13 of them, and publishes no list to hold a name against
+
+
+class TranslationAudio(Strict):
+    input: Maybe[TranslationInput] = None
+    output: Maybe[TranslationOutput] = None

@@ -66,7 +66,7 @@ def _index() -> Mapping[str, tuple[Mapping[str, Any], ...]]:
 _NODES: Final = _index()
 
 KNOWN_PATHS: Final = frozenset(path for path in _NODES if _ANY_KEY not in path)
-"""Every field of both session types, dotted; an element of a list is `[]`: `tools[].server_url`."""
+"""Every field of all session types, dotted; an element of a list is `[]`: `tools[].server_url`."""
 
 
 def is_known(param: str) -> bool:

@@ -9,10 +9,10 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from switchboard.sessions import vocabulary
+from switchboard.sessions import beta, vocabulary
 from switchboard.sessions.describe import KNOWN_PATHS, Path, members, pattern_of, right_words
 from switchboard.sessions.rules import breaches
-from switchboard.sessions.session import Session
+from switchboard.sessions.session import TYPES, Session
 from switchboard.sessions.strict import is_tag
 
 SECRET_FIELDS: Final = ("authorization", "headers")
@@ -45,7 +45,7 @@ def problems(session: object) -> list[Problem]:
 
 def _of_models(session: Mapping[str, Any]) -> Iterator[Problem]:
     kind = session.get("type")
-    if kind not in ("realtime", "transcription"):
+    if not isinstance(kind, str) or kind not in TYPES:
         yield _wrong_kind(("type",), session)
         # The rest is judged as the usual type, so that one run shows every mistake.
         session = {**session, "type": "realtime"}
@@ -105,12 +105,13 @@ def _instead(session: Mapping[str, Any], path: Path) -> str:
         kind = _at(session, parents).get("type") or session.get("type")
         return f"remove it; type {kind} does not take it"
     if not parents:
-        if name in vocabulary.REMOVED:
-            return f"remove it; {name} was removed when the beta ended"
         if name in vocabulary.ANSWER_ONLY:
             return "remove it; it is only in answers"
-        if name in vocabulary.MOVED and session.get("type") != "transcription":
-            return f'remove it; its place is now "{vocabulary.MOVED[name]}"'
+        old = beta.FIELDS.get(name)
+        if old is not None and old.path is None:
+            return f"remove it; {name} was removed when the beta ended"
+        if old is not None and session.get("type") == "realtime":
+            return f'remove it; its place is now "{old.path}"'
     return f'remove it; did you mean "{near}"?' if (near := _nearest(parents, name)) else "remove it"
 
 

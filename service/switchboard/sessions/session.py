@@ -1,10 +1,10 @@
-"""The two session objects that `client_secrets` and `calls` take."""
+"""The session objects that `client_secrets` and `calls` take, and those of `translations/client_secrets`."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from switchboard.sessions.audio import RealtimeAudio, TranscriptionAudio
+from switchboard.sessions.audio import RealtimeAudio, TranscriptionAudio, TranslationAudio
 from switchboard.sessions.strict import Maybe, Strict, by_type, plain_or_by_type, plain_or_object, tag
 from switchboard.sessions.tools import Tool, ToolChoice
 
@@ -118,7 +118,19 @@ class TranscriptionSession(Strict):
     audio: Maybe[TranscriptionAudio] = None
 
 
+class TranslationSession(Strict):
+    """A session that interprets. The provider knows it by its path: `type` is ours, and is not sent there."""
+
+    type: Literal["translation"]
+    model: str
+    audio: Maybe[TranslationAudio] = None
+
+
 Session = Annotated[
-    Annotated[RealtimeSession, Tag(tag("realtime"))] | Annotated[TranscriptionSession, Tag(tag("transcription"))],
+    Annotated[RealtimeSession, Tag(tag("realtime"))]
+    | Annotated[TranscriptionSession, Tag(tag("transcription"))]
+    | Annotated[TranslationSession, Tag(tag("translation"))],
     Discriminator(by_type),
 ]
+
+TYPES = frozenset({"realtime", "transcription", "translation"})

@@ -32,6 +32,8 @@ REALTIME_MODELS = (
     | {"gpt-realtime-1.5", "gpt-realtime-mini-2025-10-06", "gpt-audio-1.5", "gpt-audio-mini-2025-10-06"}
 )
 
+TRANSLATION_MODELS = frozenset({"gpt-realtime-translate"})
+
 STOPS_2027_02_26 = frozenset(
     {
         "whisper-1",
@@ -61,19 +63,4 @@ ONLY_MODELS = MappingProxyType(
 # These find the ends of speech themselves: a transcription session with them must say turn_detection: null.
 SELF_PACED_MODELS = frozenset({"gpt-realtime-whisper", "gpt-live-transcribe"})
 
-# Top-level fields of the beta that ended on 2026-05-12, and where each went.
-MOVED = MappingProxyType(
-    {
-        "modalities": "output_modalities",
-        "voice": "audio.output.voice",
-        "speed": "audio.output.speed",
-        "turn_detection": "audio.input.turn_detection",
-        "input_audio_format": "audio.input.format",
-        "output_audio_format": "audio.output.format",
-        "input_audio_transcription": "audio.input.transcription",
-        "input_audio_noise_reduction": "audio.input.noise_reduction",
-        "max_response_output_tokens": "max_output_tokens",
-    }
-)
-REMOVED = frozenset({"temperature"})
 ANSWER_ONLY = frozenset({"id", "object", "expires_at"})

@@ -2,10 +2,11 @@
 /** The demo page: wires the form, the call and what is shown of it. */
 
 import { attacks } from "./attacks.js";
-import { connect, openMicrophone, Refusal, request } from "./call.js";
+import { Attempt, telling } from "./attempt.js";
 import { EventLog } from "./events.js";
-import { audioContext, Meter, syntheticStream } from "./meter.js";
+import { audioContext, Meter, openMicrophone, syntheticStream } from "./meter.js";
 import { ENDINGS, inWords, needsMicrophone } from "./refusals.js";
+import { connect, request, SwitchboardError } from "./switchboard.js";
 import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 import { Wire } from "./wire.js";
@@ -37,13 +38,11 @@ const meterAssistant = new Meter($("meter-assistant"));
 
 /** @type {Config} */
 let config = { tenants: [], users: [], live: false, ops_url: "" };
-/** @type {import("./call.js").Call|null} */
-let call = null;
+/** @type {Attempt|null} The call that is being made, or the last one. */
+let attempt = null;
 let tokensIn = 0;
 let tokensOut = 0;
 let connectedAt = 0;
-/** When the server will end the call; 0: unknown. */
-let deadline = 0;
 
 // ---- The form ----
 
@@ -108,16 +107,25 @@ const claims = () => (select("plan").value ? { plan: select("plan").value } : {}
  */
 async function issue(subject, seconds) {
   const body = JSON.stringify({ tenant: select("tenant").value, subject, claims: claims(), seconds });
-  const how = { method: "POST", type: "application/json", body };
-  const response = await request("login", new URL("/demo/issue", location.href).href, how, (exchange) => wire.add(exchange));
+  const response = await ask("/demo/issue", { method: "POST", type: "application/json", body });
   return (await response.json()).token;
+}
+
+/**
+ * A request outside of a call, shown among the others.
+ * @param {string} where
+ * @param {{method?: string, body?: string, type?: string, bearer?: string}} how
+ */
+function ask(where, { type, bearer, ...how }) {
+  const headers = { ...(type && { "Content-Type": type }), ...(bearer && { Authorization: `Bearer ${bearer}` }) };
+  return request(telling((exchange) => wire.add(exchange)), new URL(where, location.href).href, { ...how, headers });
 }
 
 // ---- The call ----
 
 /** @param {string} [source] */
 async function start(source = select("source").value) {
-  if (call?.state === "connecting" || call?.state === "connected") return;
+  if (isLive()) return;
   hideRefusal();
   timeline.reset();
   transcript.clear();
@@ -127,88 +135,92 @@ async function start(source = select("source").value) {
   $("session").hidden = true;
   $("facts").hidden = true;
   $("usage").textContent = "";
-  tokensIn = tokensOut = connectedAt = deadline = 0;
+  tokensIn = tokensOut = connectedAt = 0;
 
-  const via = path();
   const user = input("user").value.trim();
+  const relayed = path() === "relay";
+  const wanted = select("preset").value;
   audioContext(); // now, while the click still counts as a gesture
-  const mine = connect({
-    token: () => issue(user),
-    preset: select("preset").value,
-    via,
-    microphone: source === "microphone" ? openMicrophone : async () => syntheticStream(source === "silence" ? "silence" : "tone"),
-  });
-  call = mine;
-  if (via === "relay") timeline.skip("token", "Not needed: /sdp admits the user");
+  const mine = new Attempt((step, ms) => timeline.done(step, ms));
+  attempt = mine;
+  if (relayed) timeline.skip("token", "Not needed: /sdp admits the user");
   timeline.start();
   showState("connecting");
   reveal($("state"));
 
-  /** @param {string} type @param {(detail: any) => void} then */
-  const on = (type, then) => mine.addEventListener(type, (event) => then(/** @type {CustomEvent} */ (event).detail));
-  on("step", ({ step, ms }) => timeline.done(step, ms));
-  on("exchange", (exchange) => {
+  /** @param {import("./attempt.js").Exchange} exchange */
+  const show = (exchange) => {
     wire.add(exchange);
     showQuota(exchange.rateLimit);
-  });
-  on("microphone", ({ stream }) => meterYou.attach(stream));
-  on("track", ({ stream }) => play(stream));
-  on("message", ({ direction, event }) => {
-    events.add(direction, event, mine.elapsed);
-    if (direction === "received") receive(event);
-  });
-  on("state", ({ state, reason }) => changed(mine, state, reason));
-  on("status", (status) => learned(mine, status));
+    mine.answered(exchange);
+  };
+  let failedAt = "";
   try {
-    await mine.ready;
+    mine.call = await connect({
+      url: location.origin,
+      preset: wanted,
+      token: async () => {
+        const token = await issue(user);
+        mine.step("login");
+        return token;
+      },
+      // The user's own token opens a call as well: one request less.
+      credential: relayed ? async (value) => ({ value, calls_url: `/sdp?preset=${encodeURIComponent(wanted)}` }) : undefined,
+      microphone: async () => {
+        const stream = source === "microphone" ? await openMicrophone() : syntheticStream(source === "silence" ? "silence" : "tone");
+        mine.speakInto(stream);
+        meterYou.attach(stream);
+        return stream;
+      },
+      onPeer: (peer, channel) => {
+        mine.watch(peer, channel);
+        peer.addEventListener("track", ({ streams }) => play(streams[0]));
+      },
+      onEvent: (event) => receive(mine, event),
+      onState: (state, why, error) => {
+        if (state === "ended") failedAt = ended(mine, why, error);
+      },
+      reconnect: false, // so that what happens can be seen
+      signal: mine.signal,
+      fetch: telling(show, (body) => mine.asks(body)),
+    });
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    if (error.code !== "cancelled") showRefusal(error, { retry: true });
+    if (!(error instanceof SwitchboardError)) throw error;
+    if (error.code !== "cancelled") showRefusal(error, { at: failedAt, retry: true });
+    return;
   }
+  if (mine.signal.aborted) return;
+  connectedAt = Date.now();
+  showState("connected");
+  showFacts(mine.call);
 }
 
 /**
- * @param {import("./call.js").Call} mine
- * @param {import("./call.js").CallState} state
- * @param {string} reason
+ * It is over, or never was: shows why, and gives the step that failed.
+ * @param {Attempt} mine
+ * @param {string} why
+ * @param {SwitchboardError} [error]
  */
-function changed(mine, state, reason) {
-  if (state === "connected") {
-    connectedAt = Date.now();
-    showState("connected");
-    showFacts(mine);
-    return;
-  }
+function ended(mine, why, error) {
   meterYou.detach();
   meterAssistant.detach();
   audio.srcObject = null;
   $("unblock").hidden = true;
-  if (state === "refused") {
-    timeline.fail();
-    showState("refused", reason);
-    return;
+  if (error) {
+    const step = timeline.fail();
+    showState("refused", error.code);
+    return step;
   }
   timeline.stop();
-  const yours = { you: "You hung up.", cancelled: "You hung up before it was connected." }[reason];
-  showState("ended", yours ?? reason);
-  if (reason === "you") {
+  showState("ended", mine.call ? (ENDINGS[why] ?? `Ended by: ${why}.`) : "You hung up before it was connected.");
+  if (mine.call && why === "owner") {
     note(
-      mine.controllable
+      mine.call.url
         ? "Hung up with DELETE: the server has ended the call."
         : "A direct call can’t be ended by the server: this browser closed it, and the secret is good until it expires.",
     );
   }
-}
-
-/**
- * What the server knows: the deadline of a running call, or why it is over.
- * @param {import("./call.js").Call} mine
- * @param {import("./call.js").CallStatus} status
- */
-function learned(mine, status) {
-  if (mine !== call) return;
-  if (status.deadline && mine.state === "connected") deadline = time(status.deadline);
-  if (status.ended_by && mine.state === "ended") showState("ended", ENDINGS[status.ended_by] ?? `Ended by: ${status.ended_by}.`);
+  return "";
 }
 
 /** Unix seconds or ISO 8601. @param {string|number} value */
@@ -225,9 +237,14 @@ async function play(stream) {
   }
 }
 
-/** @param {{type: string, [key: string]: any}} event */
-function receive(event) {
+/**
+ * @param {Attempt} mine
+ * @param {{type: string, [key: string]: any}} event
+ */
+function receive(mine, event) {
+  events.add("received", event, mine.elapsed);
   transcript.see(event);
+  if (event.type === "session.created") mine.step("session");
   if (event.type === "session.created" || event.type === "session.updated") showSession(event.session ?? {});
   if (event.type === "response.done") {
     tokensIn += event.response?.usage?.input_tokens ?? 0;
@@ -236,33 +253,34 @@ function receive(event) {
   }
   if (event.type === "error") {
     const { code, type, message, param } = event.error ?? {};
-    showRefusal(new Refusal(code ?? type ?? "error", message ?? "", { param, step: "data channel" }));
+    showRefusal(new SwitchboardError(code ?? type ?? "error", message ?? "", { param }), { at: "data channel" });
   }
 }
 
 /** @param {{type: string, [key: string]: any}} event */
 function send(event) {
   try {
-    call?.send(event);
-  } catch (error) {
-    if (error instanceof Refusal) note(error.detail);
+    attempt?.call?.send(event);
+    events.add("sent", event, attempt?.elapsed ?? 0);
+  } catch {
+    note("The data channel is not open.");
   }
 }
 
 function respond() {
-  if (call) timeline.asked(call.elapsed);
+  if (attempt) timeline.asked(attempt.elapsed);
   send({ type: "response.create" });
 }
 
-async function hangUp() {
+function hangUp() {
   const focused = document.activeElement;
-  await call?.hangUp();
+  attempt?.hangUp();
   if (focused === $("hangup") || focused === document.body) $("connect").focus({ preventScroll: true });
 }
 
 function toggleMute() {
-  if (!call) return;
-  call.mute(!call.muted);
+  if (!attempt) return;
+  attempt.mute(!attempt.muted);
   showMute();
 }
 
@@ -270,13 +288,15 @@ function toggleMute() {
 
 const STATES = { idle: "Ready", connecting: "Connecting…", connected: "Connected", ended: "Ended", refused: "Refused" };
 
+const isLive = () => ["connecting", "connected"].includes($("state").dataset.state ?? "");
+
 /**
  * @param {keyof typeof STATES} state
  * @param {string} [reason]
  */
 function showState(state, reason = "") {
-  const live = state === "connecting" || state === "connected";
   $("state").dataset.state = state;
+  const live = isLive();
   $("state").textContent = STATES[state];
   $("reason").textContent = reason;
   document.body.dataset.call = state;
@@ -289,7 +309,7 @@ function showState(state, reason = "") {
 }
 
 function showMute() {
-  const muted = call?.muted ?? false;
+  const muted = attempt?.muted ?? false;
   $("mute").setAttribute("aria-pressed", String(muted));
   const label = $("mute").firstChild;
   if (label) label.textContent = muted ? "Unmute " : "Mute ";
@@ -323,12 +343,12 @@ function describe(list, facts) {
   );
 }
 
-/** @param {import("./call.js").Call} mine */
-function showFacts(mine) {
+/** @param {import("./switchboard.js").Call} call */
+function showFacts(call) {
   describe($("facts"), [
-    ["Call", mine.id],
+    ["Call", call.id],
     ["Preset", select("preset").value],
-    ["Can be ended by", mine.controllable ? "you, Switchboard, the provider" : "this browser, the provider"],
+    ["Can be ended by", call.url ? "you, Switchboard, the provider" : "this browser, the provider"],
   ]);
   $("facts").hidden = false;
 }
@@ -352,7 +372,8 @@ function showSession(session) {
 function tick() {
   const live = $("state").dataset.state === "connected" && connectedAt;
   if (live) {
-    const left = deadline ? `, ${minutes(deadline - Date.now())} left` : "";
+    const deadline = attempt?.call?.status?.deadline;
+    const left = deadline ? `, ${minutes(time(deadline) - Date.now())} left` : "";
     $("clock").textContent = minutes(Date.now() - connectedAt) + left;
   } else if (!connectedAt) $("clock").textContent = "";
 }
@@ -367,10 +388,10 @@ function minutes(ms) {
 let countdown;
 
 /**
- * @param {Refusal} refusal
- * @param {{retry?: boolean, scroll?: boolean}} [how]
+ * @param {SwitchboardError} refusal
+ * @param {{at?: string, retry?: boolean, scroll?: boolean}} [how]
  */
-function showRefusal(refusal, { retry = false, scroll = true } = {}) {
+function showRefusal(refusal, { at = "", retry = false, scroll = true } = {}) {
   clearInterval(countdown);
   const panel = $("refusal");
   const { what, next } = inWords(refusal);
@@ -380,9 +401,9 @@ function showRefusal(refusal, { retry = false, scroll = true } = {}) {
   describe($("refusal-facts"), [
     ["Code", refusal.code],
     ["Status", refusal.status || ""],
-    ["At", refusal.step],
+    ["At", at],
     ["Parameter", refusal.param],
-    ["Detail", refusal.detail === what ? "" : refusal.detail],
+    ["Detail", refusal.message === what ? "" : refusal.message],
     ["Request id", refusal.requestId],
     ["Try again", refusal.retryAfter === null ? "" : "now", "retry-after"],
   ]);
@@ -454,7 +475,7 @@ function showAttacks() {
       run.setAttribute("aria-busy", "true");
       result.textContent = "…";
       delete result.dataset.outcome;
-      const refusal = await attempt(attack);
+      const refusal = await refused(attack);
       run.removeAttribute("aria-busy");
       result.dataset.outcome = refusal?.code === attack.expect ? "refused" : "other";
       result.textContent = refusal ? `${refusal.status || "no answer"} ${refusal.code}` : attack.allowed;
@@ -468,17 +489,13 @@ function showAttacks() {
   }
 }
 
-/** @param {import("./attacks.js").Attack} attack @returns {Promise<Refusal|null>} */
-async function attempt(attack) {
+/** @param {import("./attacks.js").Attack} attack @returns {Promise<SwitchboardError|null>} */
+async function refused(attack) {
   try {
-    await attack.run({
-      issue,
-      user: input("user").value.trim() || "alice",
-      request: (name, where, how) => request(name, new URL(where, location.href).href, how, (exchange) => wire.add(exchange)),
-    });
+    await attack.run({ issue, user: input("user").value.trim() || "alice", request: ask });
     return null;
   } catch (error) {
-    return error instanceof Refusal ? error : new Refusal("browser_error", String(error));
+    return error instanceof SwitchboardError ? error : new SwitchboardError("browser_error", String(error));
   }
 }
 
@@ -525,7 +542,6 @@ function listen() {
     else return;
     event.preventDefault();
   });
-  addEventListener("pagehide", () => call?.hangUp());
   setInterval(tick, 1000);
 }
 
@@ -552,7 +568,7 @@ async function load() {
   listen();
   showAttacks();
   try {
-    const response = await request("config", new URL("/demo/config", location.href).href);
+    const response = await request(fetch, new URL("/demo/config", location.href).href);
     config = await response.json();
   } catch (error) {
     $("problem").textContent = "Switchboard did not say what it serves. Is switchboard dev running? Reload this page when it is.";

@@ -1,5 +1,7 @@
 // @ts-check
-/** Level meters, and a stand-in for a microphone. Both need WebAudio, and share one context. */
+/** Level meters, the microphone and a stand-in for one. Meters and stand-in need WebAudio, and share one context. */
+
+import { SwitchboardError } from "./switchboard.js";
 
 /** What counts as silence and as full, in dBFS. */
 const FLOOR = -60;
@@ -85,6 +87,23 @@ export class Meter {
     const percent = Math.round(level * 100);
     this.#element.setAttribute("aria-valuenow", String(percent));
     this.#element.setAttribute("aria-valuetext", percent < 5 ? "silent" : percent < 45 ? "quiet" : percent < 90 ? "clear" : "loud");
+  }
+}
+
+const WITHOUT = new Map([
+  ["NotAllowedError", "microphone_denied"],
+  ["SecurityError", "microphone_denied"],
+  ["NotFoundError", "microphone_absent"],
+  ["NotReadableError", "microphone_busy"],
+]);
+
+/** The microphone, or why there is none. */
+export async function openMicrophone() {
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true } });
+  } catch (cause) {
+    const { name, message } = /** @type {Error} */ (cause); // a TypeError where browsers offer none: without https
+    throw new SwitchboardError(WITHOUT.get(name) ?? "microphone_unavailable", message, { cause });
   }
 }
 

@@ -42,18 +42,17 @@ const WORDS = {
   microphone_absent: { what: "No microphone was found.", next: "Plug one in, or go on without one." },
   microphone_busy: { what: "Another program holds the microphone.", next: "Close it there, or go on without one." },
   microphone_unavailable: { what: "The microphone cannot be used here.", next: "Open this page through https or on localhost, or go on without one." },
-  webrtc_missing: { what: "This browser cannot place calls.", next: "WebRTC is missing or switched off: use a current browser." },
   connection_failed: { what: "The call was accepted, but no audio path opened.", next: "A firewall or VPN may block UDP. Try another network." },
   browser_error: { what: "This browser stopped the call.", next: "The detail below is what it said." },
 };
 
 /**
- * @param {{code: string, status: number, detail: string}} refusal
+ * @param {{code: string, status: number, message: string}} refusal
  * @returns {Words}
  */
-export function inWords({ code, status, detail }) {
+export function inWords({ code, status, message }) {
   const known = Object.hasOwn(WORDS, code) ? WORDS[code] : undefined;
-  return known ?? { what: detail || `The answer was ${status}, without a reason.`, next: "Look the code up in the contract, or ask the operator with the request id." };
+  return known ?? { what: message || `The answer was ${status}, without a reason.`, next: "Look the code up in the contract, or ask the operator with the request id." };
 }
 
 /** @param {string} code */
@@ -68,4 +67,5 @@ export const ENDINGS = {
   admin: "An operator ended the call.",
   suspended: "This customer was suspended, which ends its calls.",
   provider: "The provider ended the call.",
+  lost: "The other side closed the call.",
 };

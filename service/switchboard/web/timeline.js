@@ -1,7 +1,7 @@
 // @ts-check
 /** The steps of a call, each with its time since the click, and a bar that shows where the time went. */
 
-/** @typedef {import("./call.js").StepName} StepName */
+/** @typedef {import("./attempt.js").StepName} StepName */
 
 /** @typedef {{row: HTMLElement, hint: HTMLElement, time: HTMLElement, delta: HTMLElement, bar: HTMLElement}} Row */
 
@@ -96,9 +96,11 @@ export class Timeline {
     this.#activate();
   }
 
-  /** The call stopped here: mark the step that it waited for. */
+  /** The call stopped here: mark the step that it waited for, and say which. */
   fail() {
-    for (const { row } of this.#rows.values()) if (row.dataset.status === "active") row.dataset.status = "failed";
+    const row = [...this.#rows.values()].map(({ row }) => row).find((row) => row.dataset.status === "active");
+    if (row) row.dataset.status = "failed";
+    return row?.dataset.step ?? "";
   }
 
   stop() {

@@ -1,7 +1,7 @@
 // @ts-check
 /** The HTTP of a call, request by request, as curl to copy. Credentials are shown as a variable, never as themselves. */
 
-/** @typedef {import("./call.js").Exchange} Exchange */
+/** @typedef {import("./attempt.js").Exchange} Exchange */
 
 const KEPT = 12;
 
@@ -66,7 +66,7 @@ export class Wire {
     this.#tabs.append(tab);
     while (this.#tabs.childElementCount > KEPT) this.#tabs.firstElementChild?.remove();
     // Reading the status is no step of the call: it is listed, not shown.
-    if (exchange.name !== "status") this.#show(exchange, tab);
+    if (exchange.method !== "GET") this.#show(exchange, tab);
     this.#tabs.scrollTop = this.#tabs.scrollHeight;
   }
 

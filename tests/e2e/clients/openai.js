@@ -6,6 +6,7 @@ import * as example from "../../../docs/examples/openai/call.js";
 
 const OPERATIONS = {
   create_secret: ({ client, body = {}, query }) => client.realtime.clientSecrets.create(body, { query }),
+  create_translation: ({ client, body }) => client.realtime.translations.clientSecrets.create(body),
   async create_call({ client, body, query }) {
     const answer = await client.realtime.calls.create(body, { query });
     return { location: answer.headers.get("location"), answer: await answer.text() };

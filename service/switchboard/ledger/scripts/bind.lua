@@ -22,7 +22,7 @@ if lease_ends > now then
     leave(tenant, slot)
     redis.call('RENAME', held, key) -- with what was charged of minutes
 else
-    drop(tenant, slot)
+    lapse(tenant, slot)
 end
 
 local deadline = whole(now + length)

@@ -126,6 +126,15 @@ local function drop(tenant, id)
     redis.call('DEL', call_key(tenant, id))
 end
 
+-- A reservation whose lease is over: nobody knows what came of it, so it counts as long as it was held.
+local function lapse(tenant, id)
+    local began, deadline = unpack(redis.call('HMGET', call_key(tenant, id), 'started_at', 'deadline'))
+    if began and deadline then
+        refund(tenant, id, deadline - began)
+    end
+    drop(tenant, id)
+end
+
 -- A heartbeat, or what stands for one: the next has to come within the call's idle time.
 local function beat(tenant, id)
     local key, now = call_key(tenant, id), now_ms()

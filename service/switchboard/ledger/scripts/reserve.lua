@@ -70,7 +70,7 @@ local function is_held(id)
     if deadline and (deadline > now or not is_reservation(id)) then
         return true
     end
-    drop(tenant, id)
+    lapse(tenant, id)
     redis.call('ZREM', user_key(tenant, user), id)
     return false
 end
@@ -157,13 +157,15 @@ if slot ~= '' then
         end
         packed = packed .. charged(scope, seconds, redis.call('PEXPIRETIME', key), length)
     end
-    local key, ends = call_key(tenant, slot), whole(now + lease)
-    redis.call('HSET', key, 'tenant', tenant, 'user_key', user, 'digest', digest, 'deadline', ends)
+    local key, began, ends = call_key(tenant, slot), whole(now), whole(now + lease)
+    redis.call(
+        'HSET', key, 'tenant', tenant, 'user_key', user, 'digest', digest, 'started_at', began, 'deadline', ends
+    )
     if packed ~= '' then
         redis.call('HSET', key, 'minutes', packed)
     end
     redis.call('PEXPIRE', key, SETS_KEPT)
     redis.call('SET', offer_key(tenant, user, digest), slot, 'PX', lease)
-    enter(tenant, user, slot, whole(now), ends, ends)
+    enter(tenant, user, slot, began, ends, ends)
 end
 return {fits and 'ok' or 'unfit', windows, minutes, slot ~= '' and length or 0, full}

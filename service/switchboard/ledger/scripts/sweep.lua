@@ -28,7 +28,7 @@ for _, one in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', whole(now), 'LIMIT
     local tenant, id = string.match(one, '^([^/]*)/(.*)$')
     local key = call_key(tenant, id)
     if is_reservation(id) or redis.call('EXISTS', key) == 0 then
-        drop(tenant, id)
+        lapse(tenant, id)
     else
         local deadline, ending, ended = unpack(redis.call('HMGET', key, 'deadline', 'ending', 'ended_at'))
         if not ended then
