@@ -497,7 +497,7 @@ async def test_a_call_that_the_provider_opens_by_a_secret_alone(kind, preset):
     """A transcription, and anything at Azure: the secret is minted for it, and what comes of it is a call as any."""
     policy = example()
     policy["providers"]["openai"] = {**policy["providers"]["openai"], "kind": kind}
-    policy["tenants"]["widgets"]["presets"][preset]["delivery"] = "relay"
+    policy["tenants"]["widgets"]["presets"][preset] |= {"delivery": "relay", "hide_instructions": kind == "azure"}
     async with worlds.world(policy, emulated={"azure": kind == "azure"}) as world:
         answer = await world.relay(world.widgets_token(), path=f"/sdp?preset={preset}")
         assert answer.status_code == 201, answer.text
@@ -508,6 +508,7 @@ async def test_a_call_that_the_provider_opens_by_a_secret_alone(kind, preset):
         (call,) = world.emulator.calls
         assert answer.headers["location"] == f"/sdp/{call.id}"
         assert call.session["type"] == ("transcription" if preset == "captions" else "realtime")
+        assert call.narrowed == (kind == "azure")
         ended = await world.client.delete(answer.headers["location"], headers=world.auth(world.widgets_token()))
         assert (ended.status_code, world.emulator.calls[0].state) == (200, "ended")
         assert [(one["action"], one["outcome"], one["call_id"]) for one in world.records] == [

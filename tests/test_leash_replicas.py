@@ -51,7 +51,7 @@ async def beside(world: World, tree, **settings):
     sink = worlds.ListSink()
     async with app.build(
         worlds.settings(**settings),
-        worlds._config(tree, world.key_server, world.emulator_url),
+        worlds._config(tree, world.key_server, f"{world.emulator_url}/v1"),
         sink=sink,
         environ={"OPENAI_API_KEY": worlds.API_KEY, "LEGACY_JWT_SECRET": worlds.LEGACY_SECRET},
     ) as service:

@@ -1,4 +1,6 @@
-"""Two tenants on two providers in one process: OpenAI by key, Azure by a token that azure-identity gets over TLS."""
+"""Tenants on different providers in one process: OpenAI by key, Azure by a token that azure-identity gets over TLS, and
+a server that only speaks like OpenAI.
+"""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -47,11 +49,14 @@ def policy(base_urls):
         "openai": {"kind": "openai", "base_url": base_urls["openai"], "keys": ["env:OPENAI_API_KEY"]},
         "azure": {"kind": "azure", "base_url": base_urls["azure"], "entra": True},
     }
+    tree["providers"]["cellar"] = {**tree["providers"]["openai"], "base_url": base_urls["cellar"], "call_ids": False}
+    lab = {"delivery": "relay", "unleashed": "allow", "session": {"type": "realtime"}}
+    tree["tenants"]["lab"] = {"provider": "cellar", "origins": "any", "default_preset": "try", "presets": {"try": lab}}
     tree["tenants"]["acme"]["provider"] = "azure"
     tree["tenants"]["acme"]["presets"]["support"]["hide_instructions"] = True
     (issuer,) = tree["issuers"][1:]
     del issuer["tenant"]
-    tree["issuers"] = [{**issuer, "tenant_claim": "org_id", "tenants": ["acme", "widgets"]}]
+    tree["issuers"] = [{**issuer, "tenant_claim": "org_id", "tenants": ["acme", "widgets", "lab"]}]
     return tree
 
 
@@ -62,7 +67,11 @@ def front(tmp_path_factory):
         authority = stack.enter_context(identity.as_authority(folder))
         emulators = {
             kind: stack.enter_context(switchboard("emulate", "--port", "0", "--no-media", *options))
-            for kind, options in (("openai", ("--key", API_KEY)), ("azure", ("--azure",)))
+            for kind, options in (
+                ("openai", ["--key", API_KEY]),
+                ("azure", ["--azure"]),
+                ("cellar", ["--key", API_KEY, "--no-call-ids"]),
+            )
         }
         for emulated in emulators.values():
             while not emulated.out:
@@ -107,6 +116,12 @@ def test_each_tenant_is_served_by_its_own_provider(front):
     minted = front.ask("POST", "/token", "widgets")
     assert minted.json()["calls_url"] == f"{front.upstreams['openai']}/v1/realtime/calls"
     assert front.calls("openai") == []
+
+
+def test_a_server_that_names_no_calls(front):
+    answer = front.ask("POST", "/sdp", "lab", content=OFFER)
+    assert (answer.status_code, "location" in answer.headers) == (201, False)
+    assert len(front.calls("cellar")) == 1
 
 
 def test_one_provider_that_is_ill_is_no_trouble_to_the_other(front):

@@ -145,7 +145,7 @@ def issue(tenant: str, subject: str, claims: tuple[str, ...], seconds: int) -> N
 @click.option("--azure", is_flag=True, help="Speak as a resource of Azure OpenAI does.")
 @click.option("--no-call-ids", is_flag=True, help="Name no calls, as servers do that only speak like the provider.")
 def emulate(*, host: str, port: int, keys: tuple[str, ...], no_media: bool, azure: bool, no_call_ids: bool) -> None:
-    """Run the provider emulator alone: OpenAI's realtime endpoints, answered with real WebRTC.
+    """Run the provider emulator alone: OpenAI's realtime endpoints, answered with real WebRTC, or over WebSocket.
 
     Its faults are switched at run time: PUT /_emulator/faults, described by GET /_emulator/faults; DELETE
     /_emulator/calls/{id} loses a call.

@@ -55,6 +55,17 @@ EXPIRED = """async ([url, preset, ...tokens]) => {
   return asked;
 }"""
 
+CHOOSE = """async ([url, token, session]) => {
+  const { connect } = await import(`${url}/switchboard.js`);
+  const giveUp = new AbortController();
+  const voice = await new Promise((resolve, reject) => {
+    const onEvent = ({ type, session }) => type === "session.created" && resolve(session.audio.output.voice);
+    connect({ url, token, preset: "support", session, onEvent, signal: giveUp.signal }).catch(reject);
+  });
+  giveUp.abort();
+  return voice;
+}"""
+
 browser = pytest.mark.browser
 
 
@@ -186,6 +197,17 @@ def test_a_call_that_was_ended_is_not_made_anew(visit, server):
     assert ended.status_code == 200
     page.wait_for_function("states.length === 2")
     assert page.evaluate("states") == ["connected", "ended owner"]
+
+
+@browser
+def test_a_page_chooses_what_the_preset_leaves_open(visit, server):
+    watched = visit(EXAMPLE)
+    token = server.token("acme", "helped-hiltrud-40")
+    session = {"type": "realtime", "audio": {"output": {"voice": "cedar"}}}
+    assert watched.page.evaluate(CHOOSE, [server.url, token, session]) == "cedar"
+    watched.foresee(400, "/token")
+    refused_choice = refused(watched.page, server, token=token, session={"type": "realtime", "tools": []})
+    assert refused_choice[1:3] == ("override_not_allowed", 400)
 
 
 @browser

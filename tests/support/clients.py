@@ -97,7 +97,7 @@ class Table:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
         lines, is_whole = table(KNOWN, tries(self._reports))
-        reporter.ensure_newline()
+        reporter.write_line("")  # after the dots
         reporter.write_sep("=", "clients")
         for line in lines:
             reporter.write_line(line)

@@ -8,9 +8,8 @@ Sources: the OpenAI OpenAPI description and openai-python 3.51.0, `resources/rea
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -44,8 +43,7 @@ MOMENTARY = frozenset({408, 409})  # of the answers below 500, what another try 
 Headers = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What is posted, whoever signs it."""
 
     path: str
@@ -242,7 +240,7 @@ def _order(route: Route, session: Mapping[str, Any], seconds: int, safety_identi
 
 
 def _with_query(path: str, dcid: int | None, hiding: str) -> str:
-    query = "&".join(part for part in ("" if dcid is None else f"dcid={dcid}", hiding) if part)
+    query = hiding if dcid is None else f"dcid={dcid}&{hiding}".rstrip("&")
     return f"{path}?{query}" if query else path
 
 
