@@ -63,11 +63,11 @@ drill: ## Break one thing after the other under load, judge every answer, write 
 
 bench: ## Measure how fast it is, beside others, and write docs/proof/bench.md; half an hour on a machine that does nothing else.
 	@scripts/setup bench
-	@$(PYTHON) -m tests.bench --write $(ARGS)
+	@.venv/deployed/bin/python -m tests.bench --write $(ARGS)
 
 bench-guard: ## Has our speed, to that of bare Starlette, fallen by more than 15 %? A few minutes.
 	@scripts/setup bench
-	@$(PYTHON) -m tests.bench --guard $(ARGS)
+	@.venv/deployed/bin/python -m tests.bench --guard $(ARGS)
 
 load: ## Users as they behave, by Locust, against the service with the emulator; writes build/load.html. Two minutes.
 	@scripts/setup load

@@ -138,13 +138,13 @@ class Broker:
             seconds = max(MIN_TTL, min(admitted.preset.token_ttl, wish.seconds or admitted.preset.token_ttl))
             with standing.shown():
                 if admitted.preset.delivery == "relay":
-                    credential = self._grant(admitted, caller.origin, seconds)
+                    credential = self._grant(admitted, caller.origin, seconds, standing)
                 else:
                     async with while_awaited(wish.caller_gone):
-                        credential = await self._client_secret(admitted, event, caller, seconds)
+                        credential = await self._client_secret(admitted, event, caller, seconds, standing)
             event.credential_sha256 = hashlib.sha256(credential.value.encode()).hexdigest()
             event.expires_at = credential.expires_at
-        return replace(credential, standing=standing, dropped=admitted.tailored.dropped)
+        return credential
 
     async def relay(self, caller: Caller, offer: Offer) -> Answer:
         """Open a call with the caller's offer.
@@ -228,7 +228,7 @@ class Broker:
             await self._ledger.confirm(ending.call)
         return ending.call
 
-    def _grant(self, admitted: Admitted, origin: str | None, seconds: int) -> Credential:
+    def _grant(self, admitted: Admitted, origin: str | None, seconds: int, standing: Standing) -> Credential:
         caller = admitted.caller
         carried = {
             name: caller.principal.claims[name] for name in caller.tenant.claims_in_use & caller.principal.claims.keys()
@@ -240,9 +240,12 @@ class Broker:
             seconds=seconds,
             origin=origin,
         )
-        return Credential(value, grant.expires_at, excerpt(admitted.tailored.session), f"{self._public_url}/sdp")
+        session, dropped = excerpt(admitted.tailored.session), admitted.tailored.dropped
+        return Credential(value, grant.expires_at, session, f"{self._public_url}/sdp", standing, dropped)
 
-    async def _client_secret(self, admitted: Admitted, event: Event, caller: Caller, seconds: int) -> Credential:
+    async def _client_secret(
+        self, admitted: Admitted, event: Event, caller: Caller, seconds: int, standing: Standing
+    ) -> Credential:
         minted = await admitted.provider.mint(
             admitted.tailored.session,
             seconds=seconds,
@@ -250,7 +253,8 @@ class Broker:
             request_id=caller.request_id,
         )
         event.provider_request_id = minted.provider_request_id
-        return Credential(minted.value, minted.expires_at, excerpt(minted.session), minted.calls_url)
+        session, dropped = excerpt(minted.session), admitted.tailored.dropped
+        return Credential(minted.value, minted.expires_at, session, minted.calls_url, standing, dropped)
 
     async def _open(
         self, admitted: Admitted, reservation: Reservation, offer: Offer, event: Event, caller: Caller
