@@ -83,6 +83,15 @@ async def test_without_a_token_nothing_is_sent_and_no_grant_is_lost(identity, ca
     assert not [one for one in caplog.records if one.name.startswith("azure") and one.levelno >= logging.INFO]
 
 
+async def test_a_variable_that_the_library_does_not_understand_is_told_once(identity, monkeypatch, caplog):
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentity")
+    async with at_azure() as world:
+        await asyncio.sleep(0.1)
+        assert (await world.relay()).json()["code"] == "provider_unavailable"
+    (told,) = [one.msg for one in caplog.records if one.name == "switchboard" and isinstance(one.msg, dict)]
+    assert "AZURE_TOKEN_CREDENTIALS" in told["reason"]
+
+
 async def test_a_reload_goes_on_with_the_token_of_the_day(identity):
     """What a thread has read of the policy may be older than the token is."""
     async with PyreqwestTransport() as transport:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from switchboard.cli import main
 from switchboard.config.mistakes import Mistake
 from switchboard.config.reading import check, read
+from switchboard.config.report import as_json
 from switchboard.sessions import path_text
 from tests.support.world import EXAMPLE, TODAY, example
 
@@ -249,7 +250,11 @@ def test_calls_that_nobody_can_end_have_to_be_allowed():
     ]
     for preset in tree["tenants"]["acme"]["presets"].values():
         preset["unleashed"] = "allow"
-    assert check(tree, today=TODAY).mistakes == ()
+    checked = check(tree, today=TODAY)
+    assert checked.mistakes == ()
+    told = as_json(checked)["tenants"]
+    assert told["acme"]["presets"]["support"]["unleashed"] == "allow"
+    assert "unleashed" not in told["widgets"]["presets"]["concierge"]
 
 
 def test_what_stops_soon_is_said():
@@ -368,8 +373,8 @@ def test_the_report_shows_the_limits_that_apply(tmp_path):
         f"limits with plan=team: {team}, {tenant}, {shared}, 3 open calls per user, {rest}, 3600 s per call, {idle}",
         f"limits: {user}, {tenant}, 3600 s per call",  # widgets sets none
     ]
-    as_json = json.loads(CliRunner().invoke(main, ["check", str(EXAMPLE), "--format", "json"]).output)
-    assert as_json["tenants"]["widgets"]["limits"] == [
+    shown = json.loads(CliRunner().invoke(main, ["check", str(EXAMPLE), "--format", "json"]).output)
+    assert shown["tenants"]["widgets"]["limits"] == [
         "10 per minute per user",
         "100 per day per user",
         "1000 per minute for the whole tenant",

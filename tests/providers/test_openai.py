@@ -112,6 +112,9 @@ REFUSALS = [
     (error(503), "provider_unavailable"),
     (reply(502, b"<html>sk-live</html>"), "provider_unavailable"),
     (reply(418, b"[1]"), "provider_refused"),
+    # As gateways in front of Azure word it.
+    (reply(429, {"statusCode": 429, "message": "Rate limit is exceeded."}, retry_after="17"), "provider_busy"),
+    (reply(404, {"error": {"code": "DeploymentNotFound", "message": SECRET_TEXT, "details": []}}), "provider_refused"),
     (reply(307, b"", location="https://evil.example/"), "provider_unavailable"),
     (Unreachable("ConnectError"), "provider_unavailable"),
     (BrokenReply("ReadError"), "provider_unavailable"),

@@ -10,7 +10,7 @@ import orjson
 from switchboard.config.compile import limits_of, merged
 from switchboard.config.mistakes import Mistake
 from switchboard.config.reading import Checked
-from switchboard.config.schema import Config
+from switchboard.config.schema import Config, Preset
 from switchboard.config.secrets import SecretMissing, Secrets
 from switchboard.sessions import SECRET_FIELDS, path_text
 from switchboard.tenants import Limits
@@ -77,11 +77,20 @@ def _effective(config: Config) -> dict[str, dict[str, Any]]:
                     "token_ttl": preset.token_ttl,
                     "requires": preset.requires,
                     "session": _masked(preset.session),
+                    **_exceptions(preset),
                 }
                 for preset_name, preset in tenant.presets.items()
             },
         }
         for name, tenant in config.tenants.items()
+    }
+
+
+def _exceptions(preset: Preset) -> dict[str, Any]:
+    """What few presets say."""
+    return {
+        **({"hide_instructions": True} if preset.hide_instructions else {}),
+        **({"unleashed": "allow"} if preset.unleashed == "allow" else {}),
     }
 
 

@@ -99,28 +99,35 @@ class Entra:
     async def run(self) -> None:
         """Renew it for ever, once it is wanted."""
         await self._wanted.wait()
-        async with self._open_credential() as credential:
-            while True:
-                await self._renew(credential)
-                self._tried.set()
-                left = self._expires_on - self._clock()
-                await asyncio.sleep(max(AGAIN_SECONDS, left - EARLY_SECONDS))
+        while True:
+            try:
+                async with self._open_credential() as credential:
+                    await self._keep(credential)
+            except Exception as error:  # noqa: BLE001 - a variable of its own that it does not understand
+                self._failed(error)
+            await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _renew(self, credential: Credential) -> None:
-        try:
-            async with asyncio.timeout(FETCH_SECONDS):
-                token = await credential.get_token(SCOPE)
-        except Exception as error:  # noqa: BLE001 - whatever the library raises, there is no token
-            if not self._is_ill:
-                self._on_failure(error)
-            self._is_ill = True
-            if self._clock() >= self._expires_on:
-                self._use("", 0.0)
-        else:
-            self._is_ill = False
-            self._use(token.token, token.expires_on)
+    async def _keep(self, credential: Credential) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(FETCH_SECONDS):
+                    token = await credential.get_token(SCOPE)
+            except Exception as error:  # noqa: BLE001 - whatever the library raises, there is no token
+                self._failed(error)
+            else:
+                self._is_ill = False
+                self._use(token.token, token.expires_on)
+            await asyncio.sleep(max(AGAIN_SECONDS, self._expires_on - self._clock() - EARLY_SECONDS))
+
+    def _failed(self, error: Exception) -> None:
+        if not self._is_ill:
+            self._on_failure(error)
+        self._is_ill = True
+        if self._clock() >= self._expires_on:
+            self._use("", 0.0)
 
     def _use(self, value: str, expires_on: float) -> None:
+        self._tried.set()
         self._expires_on = expires_on
         if value != self.key.value:
             self.key = replace(self.key, value=value)
