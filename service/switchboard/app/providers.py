@@ -1,6 +1,7 @@
 """Providers from a policy, and what outlives it: which keys are set aside, which provider is down, what keys were."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -35,6 +36,8 @@ from switchboard.providers.transport import ObservedTransport, Transport
 LOOK_SECONDS = 2.0  # between two looks at the files of keys: they are small, and few
 FIRST_TOKEN_SECONDS = 5.0  # that a start waits for one; without it, callers are refused until it comes
 MOST_CHARACTERS = 2000  # of a line on why there is no token: azure-identity names each place that it has asked
+# What azure-core adds to its own words: the whole body of an answer, which may hold a token all the same.
+ANSWERED = re.compile(r"\nContent: .*?(?=\n\t|\nTo mitigate|\Z)", re.DOTALL)
 FILE = "file:"
 
 _log = structlog.get_logger("switchboard")
@@ -162,7 +165,7 @@ def _tell(provider: str, happening: Happening) -> None:
 
 
 def _tell_of_no_token(error: Exception) -> None:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARACTERS]
+    reason = " ".join(ANSWERED.sub("", f"{type(error).__name__}: {error}").split())[:MOST_CHARACTERS]
     _log.warning("Entra ID gives no token; the last one is used until it ends", reason=reason)
 
 

@@ -40,8 +40,8 @@ def json_answer(
 
 
 def with_dropped(headers: Mapping[str, str], dropped: Sequence[str]) -> Mapping[str, str]:
-    """The headers of an answer, and one that names what was left out of the request, if anything was: a list of tokens
-    (RFC 9651), so without names that only a caller could have thought of.
+    """The headers of an answer, and one that names what was left out of the request, if anything was: a bounded list of
+    tokens (RFC 9651), so without whatever of a caller's names could be more than a name.
     """
     if not dropped:
         return headers

@@ -15,9 +15,10 @@ from switchboard.broker import Broker, Credential, Offer, Wish
 from switchboard.endpoints import BETA_CALLS, OPENAI_CALLS, SPEECH, resource
 from switchboard.endpoints.minting import ExpiresAfter, minting
 from switchboard.endpoints.offering import offering, read_offer
-from switchboard.endpoints.reading import Strict, parse_model, read_json, single_query
+from switchboard.endpoints.reading import Strict, gone, parse_model, read_json, single_query
 from switchboard.sessions import translated
 
+PATHS = {"realtime": "/v1/realtime/sessions", "transcription": "/v1/realtime/transcription_sessions"}
 OBJECTS = {"realtime": "realtime.session", "transcription": "realtime.transcription_session"}
 
 
@@ -42,9 +43,9 @@ def routes(broker: Broker, *, base_path: str = "") -> list[Route]:
         base_path: where this service's root is below its public host, for `Location`.
     """
     return [
-        resource("/v1/realtime/sessions", POST=minting(broker, partial(_wish, kind="realtime"), _flat)),
-        resource(
-            "/v1/realtime/transcription_sessions", POST=minting(broker, partial(_wish, kind="transcription"), _flat)
+        *(
+            resource(path, POST=minting(broker, partial(_wish, kind=kind), partial(_flat, kind=kind)))
+            for kind, path in PATHS.items()
         ),
         resource(BETA_CALLS, POST=offering(broker, _offer, below=f"{base_path}{OPENAI_CALLS}")),
     ]
@@ -61,7 +62,7 @@ async def _wish(request: Request, *, kind: str) -> Wish:
         types=frozenset({kind}),
         outdated=outdated,
         seconds=lifetime.seconds if lifetime else None,
-        caller_gone=request.is_disconnected,
+        caller_gone=gone(request),
     )
 
 
@@ -73,13 +74,13 @@ async def _offer(request: Request) -> Offer:
     return replace(offer, session={**offer.session, **session}, outdated=outdated)
 
 
-def _flat(credential: Credential) -> dict[str, Any]:
+def _flat(credential: Credential, *, kind: str) -> dict[str, Any]:
     """Flat, as the beta said it, with the secret where it stood then and where it stands today."""
     session = {name: credential.session[name] for name in ("id", "model") if name in credential.session}
     voice = credential.session.get("audio", {}).get("output", {}).get("voice")
     return {
         **session,
-        "object": OBJECTS[credential.session["type"]],
+        "object": OBJECTS[kind],
         **({} if voice is None else {"voice": voice}),
         "client_secret": {"value": credential.value, "expires_at": credential.expires_at},
         "value": credential.value,

@@ -15,6 +15,7 @@ from switchboard.endpoints.answering import NO_STORE, nobody_there, with_dropped
 from switchboard.endpoints.reading import (
     MAX_JSON_BYTES,
     caller_of,
+    gone,
     media_type,
     parse_object,
     read_body,
@@ -83,7 +84,7 @@ async def read_offer(request: Request, *, types: frozenset[str] = TYPES) -> Offe
                 session = parse_object(parts["session"], param="session")
         case _:
             raise UnsupportedMediaType(f"Send the offer as `{MEDIA_TYPE}`, or as `{MULTIPART}` with the part `sdp`.")
-    return Offer(sdp, preset=preset, session=session, types=types, dcid=dcid, caller_gone=request.is_disconnected)
+    return Offer(sdp, preset=preset, session=session, types=types, dcid=dcid, caller_gone=gone(request))
 
 
 def _dcid(text: str | None) -> int | None:

@@ -25,7 +25,7 @@ from switchboard.endpoints import (
 )
 from switchboard.endpoints.minting import ExpiresAfter, minting
 from switchboard.endpoints.offering import describe_offers, offering, read_offer
-from switchboard.endpoints.reading import Strict, caller_of, parse_model, read_json, single_query
+from switchboard.endpoints.reading import Strict, caller_of, gone, parse_model, read_json, single_query
 
 
 class ClientSecretRequest(Strict):
@@ -68,7 +68,7 @@ async def _wish(request: Request, *, types: frozenset[str]) -> Wish:
         session=body.session,
         types=types,
         seconds=body.expires_after.seconds,
-        caller_gone=request.is_disconnected,
+        caller_gone=gone(request),
     )
 
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from switchboard.broker import Broker, Credential, Wish
 from switchboard.endpoints import resource
 from switchboard.endpoints.minting import ExpiresAfter, minting
-from switchboard.endpoints.reading import Strict, parse_model, read_json, single_query
+from switchboard.endpoints.reading import Strict, gone, parse_model, read_json, single_query
 from switchboard.errors import InvalidRequest
 
 
@@ -38,7 +38,7 @@ def one_preset(in_query: str | None, in_body: str | None) -> str | None:
 
 
 async def _of_query(request: Request) -> Wish:
-    return Wish(preset=single_query(request, "preset"), caller_gone=request.is_disconnected)
+    return Wish(preset=single_query(request, "preset"), caller_gone=gone(request))
 
 
 async def _of_body(request: Request) -> Wish:
@@ -47,7 +47,7 @@ async def _of_body(request: Request) -> Wish:
         preset=one_preset(single_query(request, "preset"), body.preset),
         session=body.session,
         seconds=body.expires_after.seconds if body.expires_after else None,
-        caller_gone=request.is_disconnected,
+        caller_gone=gone(request),
     )
 
 

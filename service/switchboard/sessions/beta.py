@@ -61,13 +61,17 @@ def translated(flat: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]
     """
     session: dict[str, Any] = {}
     outdated: set[str] = set()
-    for name, value in flat.items():
-        field = FIELDS.get(name)
-        if field is None or field.path is None:
-            session[name] = value
-        else:
-            today = next((new for old, new in field.values if old == value), value)
-            session = with_value(session, field.path, today)
-        if field is not None and (field.path is None or value in field.outdated):
-            outdated.add(field.path or name)
+    # First what the beta did not know: an `audio` of today's keeps what the others put into it.
+    for name, value in sorted(flat.items(), key=lambda item: item[0] in FIELDS):
+        match FIELDS.get(name):
+            case None:
+                session[name] = value
+            case Field(path=None):
+                session[name] = value
+                outdated.add(name)
+            case Field(path=str(path)) as field:
+                today = next((new for old, new in field.values if old == value), value)
+                session = with_value(session, path, today)
+                if value in field.outdated and value is not True:  # which is not `1`, as in JSON
+                    outdated.add(path)
     return session, frozenset(outdated)
