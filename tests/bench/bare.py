@@ -1,12 +1,14 @@
 """Starlette and a client, and nothing else: what the service is held against.
 
-`python -m tests.bench.bare CLIENT PORT PROVIDER`; CLIENT is `ours`, as the service has it, or `httpx`.
+`python -m tests.bench.bare CLIENT PORT PROVIDER`; CLIENT is `ours`, as the service has it, or one of the others that
+could be in its place. Each may open as many connections as there are requests, and takes no proxy from the environment.
 """
 
 import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,11 +22,13 @@ from starlette.routing import Route
 from switchboard.providers.transport import PyreqwestTransport
 
 Post = Callable[[], Awaitable[bytes]]
+CLIENTS = Path(__file__).parents[2] / ".venv" / "clients"  # those that nothing but the bench uses: scripts/setup bench
 BODY = orjson.dumps(
     {"session": {"type": "realtime", "model": "gpt-realtime-2.1", "audio": {"output": {"voice": "marin"}}}}
 )
 MAX_BYTES = 512 * 1024
 TIMEOUT = 15.0
+MAX_IDLE = 512
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +46,7 @@ async def ours(url: str, headers: dict[str, str]) -> AsyncIterator[Post]:
 
 @contextlib.asynccontextmanager
 async def by_httpx(url: str, headers: dict[str, str]) -> AsyncIterator[Post]:
-    bounds = httpx.Limits(max_connections=None, max_keepalive_connections=512)
+    bounds = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE)
     async with httpx.AsyncClient(limits=bounds, timeout=TIMEOUT, trust_env=False) as client:
 
         async def post() -> bytes:
@@ -51,14 +55,82 @@ async def by_httpx(url: str, headers: dict[str, str]) -> AsyncIterator[Post]:
         yield post
 
 
+@contextlib.asynccontextmanager
+async def by_httpx2(url: str, headers: dict[str, str]) -> AsyncIterator[Post]:
+    import httpx2
+
+    bounds = httpx2.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE)
+    async with httpx2.AsyncClient(limits=bounds, timeout=TIMEOUT, trust_env=False) as client:
+
+        async def post() -> bytes:
+            return (await client.post(url, headers=headers, content=BODY)).content
+
+        yield post
+
+
+@contextlib.asynccontextmanager
+async def by_aiohttp(url: str, headers: dict[str, str]) -> AsyncIterator[Post]:
+    import aiohttp
+
+    bound = aiohttp.ClientTimeout(total=TIMEOUT)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=bound) as client:
+
+        async def post() -> bytes:
+            async with client.post(url, headers=headers, data=BODY) as response:
+                return await response.read()
+
+        yield post
+
+
+@contextlib.asynccontextmanager
+async def by_httpx_over_aiohttp(url: str, headers: dict[str, str]) -> AsyncIterator[Post]:
+    """The interface of httpx, and the pool of aiohttp."""
+    import aiohttp
+    import httpx_aiohttp
+
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    transport = httpx_aiohttp.AiohttpTransport(client=session)
+    async with session, httpx.AsyncClient(transport=transport, timeout=TIMEOUT, trust_env=False) as client:
+
+        async def post() -> bytes:
+            return (await client.post(url, headers=headers, content=BODY)).content
+
+        yield post
+
+
+@contextlib.asynccontextmanager
+async def by_pyqwest(url: str, headers: dict[str, str]) -> AsyncIterator[Post]:
+    import pyqwest
+
+    async with pyqwest.HTTPTransport(
+        timeout=TIMEOUT, pool_max_idle_per_host=MAX_IDLE, follow_redirects=False, enable_otel=False
+    ) as transport:
+        client = pyqwest.Client(transport)
+
+        async def post() -> bytes:
+            content: bytes = (await client.post(url, headers, BODY)).content
+            return content
+
+        yield post
+
+
+KINDS: dict[str, Any] = {
+    "ours": ours,
+    "pyqwest": by_pyqwest,
+    "aiohttp": by_aiohttp,
+    "httpx-aiohttp": by_httpx_over_aiohttp,
+    "httpx2": by_httpx2,
+    "httpx": by_httpx,
+}
+
+
 def app(client: str, provider: str) -> Starlette:
     """One route that asks the provider, and one that says that it lives."""
     headers = {"authorization": f"Bearer {os.environ['OPENAI_API_KEY']}", "content-type": "application/json"}
-    kinds: dict[str, Any] = {"ours": ours, "httpx": by_httpx}
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Post]]:
-        async with kinds[client](f"{provider}/v1/realtime/client_secrets", headers) as post:
+        async with KINDS[client](f"{provider}/v1/realtime/client_secrets", headers) as post:
             yield {"post": post}
 
     async def token(request: Request) -> Response:
@@ -70,7 +142,13 @@ def app(client: str, provider: str) -> Starlette:
     return Starlette(routes=[Route("/token", token), Route("/healthz", healthz)], lifespan=lifespan)
 
 
+def find_clients() -> None:
+    """Have them found, after all that is installed beside the service: their lock holds the same versions."""
+    sys.path.append(str(CLIENTS))
+
+
 if __name__ == "__main__":
+    find_clients()
     uvicorn.run(
         app(sys.argv[1], sys.argv[3]),
         port=int(sys.argv[2]),

@@ -66,7 +66,9 @@ def measure_tenants(bench: Bench) -> None:
                     on=bench.ground.cores.others,
                 )
                 settle(served)
-                sample, _ = under_load(bench, served, TOKEN, callers, connections=CONNECTIONS, first=load.after([warm]))
+                sample, _ = under_load(
+                    bench, served, TOKEN.ask, callers, connections=CONNECTIONS, first=load.after([warm])
+                )
                 costs[name].append(sample.cpu_us)
                 bench.say(f"round {number + 1}, {name}: {sample.cpu_us:.0f} µs of processor per request")
                 if name == "many" and number == bench.plan.rounds - 1:

@@ -30,13 +30,18 @@ class Ask:
 
     method: str
     path: str
-    body: Literal["empty", "offer", "json"] = "empty"
+    body: Literal["empty", "offer", "json", "heartbeat"] = "empty"
     status: int = 200
 
     @property
     def content(self) -> bytes:
         """An example of its body."""
-        return {"empty": b"", "offer": OFFER.read_bytes(), "json": orjson.dumps(SESSION)}[self.body]
+        return {
+            "empty": b"",
+            "offer": OFFER.read_bytes(),
+            "json": orjson.dumps(SESSION),
+            "heartbeat": orjson.dumps({"event": "alive"}),
+        }[self.body]
 
     @property
     def media_type(self) -> str:

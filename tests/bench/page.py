@@ -1,5 +1,6 @@
 """A run as a page: tables for people. `docs/performance.md` says how to read them."""
 
+import math
 from collections.abc import Sequence
 
 from tests.bench.figures import GUARDED, TITLES, YARDSTICK, Results, Target, Verdict, added, median_of, ratio
@@ -16,6 +17,7 @@ def page(results: Results, targets: Sequence[Target], verdicts: Sequence[Verdict
         _in_flight(results),
         _latency(results),
         _growth(results),
+        _million(results),
         _targets(targets),
         _guard(verdicts),
     ]
@@ -48,7 +50,7 @@ def _closed(results: Results) -> list[str]:
     rows = []
     for name, samples in results.closed.items():
         of_bare = ratio(results.closed, name, YARDSTICK)
-        ours = name in GUARDED
+        ours = name in (*GUARDED, "heartbeat")
         rows.append(
             [
                 BY_NAME[name].title,
@@ -139,6 +141,37 @@ def _growth(results: Results) -> list[str]:
         [what, shape.format(results.growth[name])] for name, (what, shape) in NAMES.items() if name in results.growth
     ]
     return ["## What grows", "", *table("what", "found", rows=rows), ""] if rows else []
+
+
+USERS, CALL_SECONDS, BEAT_SECONDS, IDLE_SHARE = 1_000_000, 300, 20, 0.5
+KEPT_SECONDS = 2 * 3600  # that a call stays in Redis, at the most
+
+
+def _million(results: Results) -> list[str]:
+    """What a million people who are on a call at once would take, by the figures of this run."""
+    known = {name: results.closed.get(name) for name in ("grants", "sdp", "heartbeat")}
+    if not all(known.values()):
+        return []
+    calls, beats = USERS / CALL_SECONDS, USERS / BEAT_SECONDS
+    # A hang-up asks provider and Redis about as often as an offer does.
+    asked = {"grants": calls, "sdp": 2 * calls, "heartbeat": beats}
+    rows, cores, redis = [], 0.0, 0.0
+    for name, title in (("grants", "grants"), ("sdp", "offers and hang-ups"), ("heartbeat", "heartbeats")):
+        cpu, redis_cpu = (median_of(known[name] or (), figure) * asked[name] / 1e6 for figure in ("cpu_us", "redis_us"))
+        cores, redis = cores + cpu, redis + redis_cpu
+        rows.append([title, f"{asked[name]:,.0f}", f"{cpu:.1f}", f"{redis_cpu:.2f}"])
+    rows.append(["together", f"{sum(asked.values()):,.0f}", f"{cores:.1f}", f"{redis:.2f}"])
+    kept = (calls * KEPT_SECONDS + USERS) * median_of(known["sdp"] or (), "redis_bytes") / 1e9
+    assumed = (
+        f"Calls of {CALL_SECONDS // 60} minutes by grants, a heartbeat each {BEAT_SECONDS} s; a hang-up counts as an "
+        "offer. A calculation with the figures above, on cores like these:"
+    )
+    needed = (
+        f"With everything half idle: {math.ceil(cores / IDLE_SHARE)} workers, each a core, and a Cluster of "
+        f"{math.ceil(redis / IDLE_SHARE)} masters. Calls take {kept:.0f} GB there if each is kept for two hours."
+    )
+    shown = table("what", "per second", "cores busy", "Redis, cores busy", rows=rows)
+    return ["## A million users on a call at once", "", assumed, "", *shown, "", needed, ""]
 
 
 def _targets(targets: Sequence[Target]) -> list[str]:

@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from tests.bench import cores, load
 from tests.bench.cores import Busy
 from tests.bench.figures import Results, Sample, median_of
 from tests.bench.ground import Ground, Served
-from tests.bench.load import Seen
+from tests.bench.load import Ask, Seen
 from tests.bench.nginx import DELAY_SECONDS
 from tests.bench.people import USES, People
+from tests.bench.people import one as one_of
 from tests.bench.program import Failed
-from tests.bench.subjects import DIRECT, Subject
+from tests.bench.subjects import BY_NAME, DIRECT, Subject
 from tests.prove.service import Say
 
 CONNECTIONS = 32
@@ -94,7 +95,7 @@ def check_subjects(bench: Bench, subjects: Sequence[Subject]) -> None:
     for subject in subjects:
         served = subject.start(bench.ground, False)
         try:
-            load.try_once(served.port, subject.ask, callers(bench, subject))
+            load.try_once(served.port, *asked(bench, subject, served))
         except Failed as error:
             raise Failed(f"{subject.name}: {error}") from None
         finally:
@@ -132,20 +133,32 @@ def callers(bench: Bench, subject: Subject) -> People:
     return People(file, 1)
 
 
+def asked(bench: Bench, subject: Subject, served: Served) -> tuple[Ask, People]:
+    """What it is asked, and by whom."""
+    if not subject.of_call:
+        return subject.ask, callers(bench, subject)
+    address, token = one_of(bench.people)
+    file = bench.ground.folder / f"callers-{subject.name}"
+    file.write_text(f"{address} {token}\n")
+    caller = People(file, 1)
+    call = load.try_once(served.port, BY_NAME["sdp"].ask, caller).headers["location"]
+    return replace(subject.ask, path=subject.ask.path.format(call=call)), caller
+
+
 def measured(bench: Bench, subject: Subject, *, connections: int, slow: bool) -> Sample:
     """Start, warm, measure, stop one subject."""
     bench.ground.forget()
-    people = callers(bench, subject)
     served = subject.start(bench.ground, slow)
     try:
-        load.try_once(served.port, subject.ask, people)
+        ask, people = asked(bench, subject, served)
+        load.try_once(served.port, ask, people)
         # Those in flight take as long to begin as they are many.
         warm_seconds = bench.plan.warm_seconds + (2.0 if slow else 0.0)
         on = bench.ground.cores.others
-        warm = load.closed(served.port, subject.ask, people, connections=connections, seconds=warm_seconds, on=on)
+        warm = load.closed(served.port, ask, people, connections=connections, seconds=warm_seconds, on=on)
         first = load.after([warm])
         settle(served)
-        sample, seen = under_load(bench, served, subject, people, connections=connections, first=first)
+        sample, seen = under_load(bench, served, ask, people, connections=connections, first=first)
     finally:
         served.program.stop()
     if load.jwts_used_up(seen.requests + first * USES, bench.people) and subject.ours:
@@ -180,7 +193,7 @@ def settle(served: Served) -> None:
 
 
 def under_load(
-    bench: Bench, served: Served, subject: Subject, people: People, *, connections: int, first: int
+    bench: Bench, served: Served, ask: Ask, people: People, *, connections: int, first: int
 ) -> tuple[Sample, Seen]:
     """A closed loop on a subject that is warm."""
     cpu, redis_cpu = cores.cpu_seconds(served.program.pid), cores.cpu_seconds(bench.ground.redis_pid)
@@ -188,13 +201,13 @@ def under_load(
     core, others = Busy.now(bench.ground.cores.subject), Busy.now(bench.ground.cores.others)
     on = bench.ground.cores.others
     seen = load.closed(
-        served.port, subject.ask, people, connections=connections, seconds=bench.plan.seconds, on=on, first=first
+        served.port, ask, people, connections=connections, seconds=bench.plan.seconds, on=on, first=first
     )
     others_share = Busy.now(bench.ground.cores.others).share_since(others)
     cpu = cores.cpu_seconds(served.program.pid) - cpu
     many = max(1, seen.requests)
     sample = Sample(
-        per_second=(seen.requests - seen.errors) / seen.seconds,
+        per_second=max(0, seen.requests - seen.errors) / seen.seconds,
         p50_ms=seen.p50_ms,
         p99_ms=seen.p99_ms,
         max_ms=seen.max_ms,

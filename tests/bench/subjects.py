@@ -44,6 +44,8 @@ class Subject:
     ours: bool = False
     bearer: str | None = None
     """What all callers present, if it takes no users' JWTs."""
+    of_call: bool = False
+    """Whether it is asked about a call, which one user opens beforehand; its path begins with `{call}`."""
     saturates: bool = True
     """Whether it is its own core that bounds it; nginx may be faster than what asks it."""
 
@@ -52,7 +54,9 @@ def _switchboard(ground: Ground, slow: bool) -> Served:
     return ground.switchboard(ground.policy("slow" if slow else "fast", slow=slow))
 
 
-def _bare(client: str) -> Callable[[Ground, bool], Served]:
+def bare_with(client: str) -> Callable[[Ground, bool], Served]:
+    """Starts bare Starlette with one of `tests.bench.bare.KINDS`."""
+
     def start(ground: Ground, slow: bool) -> Served:
         (port,) = free_ports(1)
         command = [sys.executable, "-m", "tests.bench.bare", client, str(port), ground.base_url(slow=slow)]
@@ -108,9 +112,16 @@ SUBJECTS = [
         direct=DIRECT_CALL,
         ours=True,
     ),
-    Subject("bare", "Starlette, the same client, nothing else", TOKEN, _bare("ours"), in_flight=True),
+    Subject(
+        "heartbeat",
+        "Switchboard, a heartbeat of a call",
+        Ask("POST", "{call}/report", "heartbeat", status=204),
+        _switchboard,
+        of_call=True,
+    ),
+    Subject("bare", "Starlette, the same client, nothing else", TOKEN, bare_with("ours"), in_flight=True),
     Subject("express", "Express with fetch, nothing else", TOKEN, _express, in_flight=True),
-    Subject("httpx", "Starlette with httpx, nothing else", TOKEN, _bare("httpx"), in_flight=True),
+    Subject("httpx", "Starlette with httpx, nothing else", TOKEN, bare_with("httpx"), in_flight=True),
     Subject("nginx", "nginx, `proxy_pass` and `limit_req`", TOKEN, _nginx, saturates=False),
     Subject("litellm", "LiteLLM's proxy, `client_secrets`", DIRECT, _litellm, bearer=MASTER_KEY),
 ]
