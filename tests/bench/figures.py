@@ -111,6 +111,7 @@ TITLES = {
     "token": "`/token` direct",
     "grants": "grants",
     "sdp": "`/sdp`",
+    "heartbeat": "a heartbeat",
     "bare": "bare Starlette",
     "express": "Express",
     "httpx": "Starlette with httpx",
