@@ -1,7 +1,7 @@
 """What wraps the app from outside, so that every answer has it, 500s included: request id, time, log, address, CORS."""
 
+import os
 import re
-import secrets
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         given = _first(scope, b"x-request-id") or ""
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         scope["request_id"] = request_id
         logcontext.begin(request_id=request_id)
         started = time.perf_counter()
@@ -125,8 +125,8 @@ class RealClient:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             peer = (scope.get("client") or (None,))[0]
-            written = tuple(line for line in scope["headers"] if line[0] in FORWARDING)
-            is_short = sum(len(value) for _, value in written) <= MAX_REMEMBERED
+            written = tuple([line for line in scope["headers"] if line[0] in FORWARDING])
+            is_short = sum([len(value) for _, value in written]) <= MAX_REMEMBERED
             client, shown, is_overlooked = (self._known if is_short else self._find)(peer, written)
             if is_overlooked and not self._warned:
                 # Once: it is about the deployment, not about this request.
