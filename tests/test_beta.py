@@ -82,6 +82,16 @@ def test_what_has_no_place_today_stays_and_is_outdated():
     )
 
 
+def test_true_is_not_the_number_one():
+    assert translated({"speed": True}) == (outgoing({"speed": True}), frozenset())
+
+
+def test_what_is_said_in_both_ways_is_put_together_in_whatever_order():
+    flat = {"voice": "cedar", "audio": {"output": {"speed": 1.1}}}
+    for order in (flat, dict(reversed(flat.items()))):
+        assert translated(order) == (outgoing({"voice": "cedar", "speed": 1.1}), frozenset())
+
+
 def test_a_whole_session_is_put_together():
     flat = {name: value for row, _ in ROWS for name, value in row.items()}
     today, outdated = translated(flat)

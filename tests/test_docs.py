@@ -132,7 +132,7 @@ def test_variables_exist(page):
     # Options of the probe, and secrets that may be a variable as well as a file.
     known |= {f"{PREFIX}PROBE_{str(one.name).upper().removesuffix('_FILE')}" for one in main.commands["probe"].params}
     for text in code(page):
-        for name in re.findall(rf"{PREFIX}[A-Z_]+[A-Z]", text):
+        for name in re.findall(rf"{PREFIX}[A-Z0-9_]*[A-Z0-9]", text):
             assert name.removesuffix("_FILE") in known | {"SWITCHBOARD_WRITE_SCREENSHOT"}, name
 
 

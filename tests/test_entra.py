@@ -1,10 +1,12 @@
 """A service that is somebody at Entra ID: what callers, operators and a reload meet, with a token and without."""
 
 import asyncio
+import json
 import logging
 import sys
 
 import pytest
+from starlette.responses import Response
 
 from switchboard.app import providers as upstreams
 from switchboard.app.needs import CannotServe
@@ -14,6 +16,7 @@ from switchboard.errors import ProviderUnavailable
 from switchboard.metrics import Metrics
 from switchboard.providers import azure
 from switchboard.providers.transport import PyreqwestTransport
+from tests.support import identity as identities
 from tests.support import world as worlds
 from tests.support.contract import check
 from tests.support.identity import IDENTITY_HEADER, Identity
@@ -90,6 +93,21 @@ async def test_a_variable_that_the_library_does_not_understand_is_told_once(iden
         assert (await world.relay()).json()["code"] == "provider_unavailable"
     (told,) = [one.msg for one in caplog.records if one.name == "switchboard" and isinstance(one.msg, dict)]
     assert "AZURE_TOKEN_CREDENTIALS" in told["reason"]
+
+
+async def test_a_token_in_an_answer_that_makes_no_sense_is_not_told(identity, monkeypatch, caplog):
+    """azure-core quotes the whole answer."""
+    token = identities.token()
+
+    async def without_its_end(**_):
+        return Response(json.dumps({"access_token": token, "token_type": "Bearer"}, indent="\t"))
+
+    monkeypatch.setattr(identity, "_answer", without_its_end)
+    async with at_azure() as world:
+        assert (await world.relay()).json()["code"] == "provider_unavailable"
+    (told,) = [one.msg for one in caplog.records if one.name == "switchboard" and isinstance(one.msg, dict)]
+    assert "ManagedIdentityCredential: Unexpected response" in told["reason"]
+    assert token[:20] not in str(told), "before the log's own last line of defence"
 
 
 async def test_a_reload_goes_on_with_the_token_of_the_day(identity):

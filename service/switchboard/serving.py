@@ -66,8 +66,10 @@ def _begin(readiness: Readiness) -> None:
 
 async def serve_alone(settings: Settings, loaded: Loaded, source: Source) -> None:
     """Both ports in this process."""
-    public, ops = server.bind(settings.host, settings.port), server.bind(settings.ops_host, settings.ops_port)
-    async with app.build(settings, loaded, source=source) as service:
+    async with AsyncExitStack() as stack:
+        public = stack.enter_context(server.bind(settings.host, settings.port))
+        ops = stack.enter_context(server.bind(settings.ops_host, settings.ops_port))
+        service = await stack.enter_async_context(app.build(settings, loaded, source=source))
         await server.serve(
             [_public(service, public), server.Listener(service.ops, ops)],
             _stopping(settings, service.readiness),

@@ -101,6 +101,7 @@ class Settings(BaseSettings):
     provider_timeout: float = Field(
         default=15.0, gt=0, le=120, description="seconds for a request to a provider, all tries together"
     )
+    provider_http2: bool = Field(default=False, description="whether HTTP/2 is spoken with providers that offer it")
     lame_duck_seconds: float = Field(
         default=3.0, ge=0, le=120, description="seconds after SIGTERM in which work is still taken, though not ready"
     )

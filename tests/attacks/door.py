@@ -10,9 +10,7 @@ import uvicorn
 
 from switchboard.heads import BoundedHeads, ServerState
 from tests.support.leaks import LEAKS
-from tests.support.world import World
-
-CREDENTIALS = ("/token", "/v1/realtime/client_secrets")  # whose answers are meant for whoever asked
+from tests.support.world import MINTING, World
 
 
 class Door(NamedTuple):
@@ -62,7 +60,7 @@ def _overheard(app: Any) -> Callable[..., Any]:
         place = f"answer over a socket {scope['method']} {scope['path']} {id(said)}"
         body = b"".join(bodies).decode(errors="replace")
         LEAKS.saw(place, f"{said} {body}")
-        if scope["path"] in CREDENTIALS and said and said[0].startswith("200"):
+        if scope["path"] in MINTING and said and said[0].startswith("200"):
             LEAKS.handed_out(place, json.loads(body)["value"])
 
     return overheard

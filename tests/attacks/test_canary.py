@@ -26,6 +26,8 @@ CLAIM = "canary-claim-of-a-user-77aa"
 INSTRUCTIONS = "canary-instructions-of-a-caller-31f0"
 OFFERED = "canary-line-of-an-offer-9e02"
 REQUEST_ID = "canary-request-0815"
+SECRET = "ek_canary-between-two-requests-5d20"
+AZURE = "https://acme.openai.azure.com/openai/v1"
 PLACES = {"answer", "header", "log", "audit", "metric", "trace"}
 
 
@@ -148,6 +150,37 @@ async def test_nothing_that_is_planted_is_said_anywhere(leaks, monkeypatch, prov
     # The scan sees every place: what is no secret is found in each of them.
     leaks.plant("request id", REQUEST_ID)
     assert {line.partition(" in ")[2].partition(":")[0] for line in leaks.found()} == PLACES
+
+
+async def test_the_secret_between_two_requests_is_said_nowhere(leaks, monkeypatch):
+    """Where a provider takes an offer by a client secret alone, one is minted that nobody else gets."""
+    seen, statuses = Seen(), [400, 401, 403, 404, 500, 201]
+    for one in (leaks, LEAKS):
+        one.plant("client secret", SECRET)
+
+    async def mint(_: Request) -> JSONResponse:
+        return JSONResponse({"value": SECRET, "expires_at": 9, "session": {"type": "realtime", "model": SECRET}})
+
+    async def call(request: Request) -> JSONResponse:
+        told = request.headers["authorization"]
+        error = {"message": told, "type": told, "code": told, "param": told}
+        return JSONResponse({"error": error}, statuses.pop(0), {"retry-after": told})
+
+    policy = worlds.example()
+    policy["providers"]["openai"] = {"kind": "azure", "base_url": AZURE, "keys": ["env:OPENAI_API_KEY"]}
+    routes = [Route(f"/openai/v1/realtime/{path}", ask, methods=["POST"]) for path, ask in
+              (("client_secrets", mint), ("calls", call))]  # fmt: skip
+    async with serving(Starlette(routes=routes)) as telling:
+        configured, base_url = worlds._config, f"{telling}/openai/v1"
+        monkeypatch.setattr(worlds, "_config", lambda tree, key_server, _: configured(tree, key_server, base_url))
+        async with worlds.world(policy, tracing=seen.spans) as world:
+            while statuses:
+                answer = await world.relay()
+                leaks.saw("answer", answer.text)
+                leaks.saw("header", f"{answer.status_code} {answer.headers.raw}")
+            await _look_everywhere(world, seen, leaks)
+            assert {record["outcome"] for record in world.records} == {"error"}
+    assert leaks.found() == []
 
 
 @pytest.mark.parametrize("place", sorted(PLACES))

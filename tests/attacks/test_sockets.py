@@ -13,6 +13,7 @@ from switchboard import heads
 from switchboard.endpoints import reading
 from tests.attacks.door import open_door
 from tests.support import world as worlds
+from tests.support.contract import OPERATIONS
 from tests.support.leaks import LEAKS
 from tests.support.world import OFFER
 
@@ -159,6 +160,20 @@ async def test_what_follows_a_body_is_the_next_request_and_nothing_within_it_is(
 async def test_no_protocol_is_changed(door, header):
     answer = await converse(door, PLAIN + b"Connection: Upgrade, close\r\n" + header + b"\r\n\r\n")
     assert told(answer) == [(200, "")]
+
+
+async def test_no_path_speaks_websocket(door):
+    """Under the provider's own paths least of all: a client would send its secret, and believe that it got through."""
+    upgrade = [b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13"]
+    offered = b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.ek_1"
+    for path in sorted({path.replace("{call_id}", "rtc_1") for _, path in OPERATIONS.values()}):
+        first = b"GET %s?model=support HTTP/1.1" % path.encode()
+        head = [first, b"Host: x", *upgrade, b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", offered, b"", b""]
+        reader, writer = await asyncio.open_connection(door.host, door.port)
+        writer.write(b"\r\n".join(head))
+        status = (await asyncio.wait_for(reader.readline(), 2)).split()[1]
+        assert status in (b"200", b"400", b"401", b"404", b"405"), (path, status)
+        writer.close()
 
 
 async def test_trailers_are_no_headers(world, door):

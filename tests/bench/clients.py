@@ -65,7 +65,7 @@ def measure(bench: Bench, chosen: Sequence[Subject]) -> None:
 
 def page(results: Results) -> str:
     """A table for each load, the fastest first."""
-    lines = [*machine()[:2], *(f"| {key} | {value} |" for key, value in results.machine.items())]
+    lines = table("", "", rows=list(results.machine.items()))
     lines += ["", f"{CONNECTIONS} connections, a provider that answers at once:", "", *_rows(results.closed)]
     ideal = IN_FLIGHT / DELAY_SECONDS
     lines += ["", f"{IN_FLIGHT:,} in flight, a provider that takes 250 ms; {ideal:,.0f}/s is ideal:", ""]
@@ -77,11 +77,14 @@ def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     ours = median_of(found["ours"], "cpu_us") if "ours" in found else None
     for name in sorted(found, key=lambda one: -median_of(found[one], "per_second")):
         samples = found[name]
+        if not any(sample["per_second"] for sample in samples):
+            rows.append([PACKAGES[name], "nobody was answered", *[""] * 7])
+            continue
         to_ours = figures.ratio(found, name, "ours")
         cpu = median_of(samples, "cpu_us")
         rows.append(
             [
-                f"{PACKAGES[name]} {installed(PACKAGES[name])}",
+                f"{PACKAGES[name]} {installed(PACKAGES[name])}".strip(),
                 f"{median_of(samples, 'per_second'):,.0f}",
                 "" if to_ours is None else f"{to_ours:.2f}",
                 f"{median_of(samples, 'p50_ms'):,.1f} ms",
@@ -116,7 +119,8 @@ def main() -> int:
     if unknown := [name for name in names if name not in PACKAGES or not installed(PACKAGES[name])]:
         print(f"clients: not known or not installed (scripts/setup bench): {', '.join(unknown)}", file=sys.stderr)
         return 2
-    results = Results(machine={"time": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"})
+    rows = dict(line.strip("| ").split(" | ", 1) for line in machine()[2:])
+    results = Results(machine={**rows, "time": f"{datetime.now(UTC):%H:%M} UTC"})
     results.options = {"clients": names, "rounds": chosen.rounds, "seconds": PLAN.seconds}
     try:
         with ground(Cores.of_this_machine()) as place:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import jwt
 import orjson
@@ -16,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.bench import __main__ as bench
-from tests.bench import figures, growth, load, nginx, paced, people, profile
+from tests.bench import clients, figures, growth, load, nginx, paced, parts, people, profile
 from tests.bench.cores import Busy, cpu_seconds, family, megabytes
 from tests.bench.figures import Results, judge, percentile, ratio, targets, to_accept
 from tests.bench.page import page
@@ -278,6 +280,36 @@ def test_litellm_is_measured_only_if_it_is_wanted(monkeypatch):
 
 
 # Who calls, and how
+
+
+def test_clients_are_shown_beside_ours_and_who_answers_nobody_as_that():
+    closed = {"ours": [sample(8000.0, cpu_us=100.0)], "aiohttp": [sample(4000.0, cpu_us=150.0)]}
+    in_flight = {"1000": {"ours": [sample(3500.0)], "httpx": [sample(0.0, errors=1000)]}}
+    lines = clients.page(Results(machine={"time": "now"}, closed=closed, in_flight=in_flight)).splitlines()
+    cells = {
+        line.split("|")[1].split()[0]: [cell.strip() for cell in line.split("|")[2:]]
+        for line in lines
+        if line.startswith("| ") and line.strip("| ")
+    }
+    assert cells["aiohttp"][:7] == ["4,000", "0.50", "5.0 ms", "9.0 ms", "150 µs", "1.5", "90 MB"]
+    assert cells["httpx"][0] == "nobody was answered"
+
+
+def test_a_client_that_collapses_does_so_once(monkeypatch):
+    speeds = {"ours": 3500.0, "httpx": 10.0}
+    asked = []
+
+    def measured(_, subject, *, connections, slow):
+        asked.append((subject.name, connections, slow))
+        return figures.Sample(**sample(speeds[subject.name]))
+
+    monkeypatch.setattr(clients, "measured", measured)
+    monkeypatch.setattr(parts, "measure_closed", lambda *_: None)
+    run = Results()
+    on: Any = SimpleNamespace(plan=clients.PLAN, results=run, say=lambda _: None)
+    clients.measure(on, clients.subjects(["ours", "httpx"]))
+    assert [len(run.in_flight["1000"][name]) for name in ("ours", "httpx")] == [clients.PLAN.rounds, 1]
+    assert set(asked) == {("ours", 1000, True), ("httpx", 1000, True)}
 
 
 def test_users_come_back_five_times_with_their_own_jwt(tmp_path):

@@ -74,7 +74,7 @@ def nginx(folder: Path, ports: Sequence[int]) -> Iterator[Nginx]:
         text = text.replace(old, new)
     (folder / "switchboard.conf").write_text(text)
     (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
-    command = [_binary(), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    command = [binary(), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
     subprocess.run([*command, "-t"], check=True, capture_output=True)
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
@@ -111,7 +111,7 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def _binary() -> str:
+def binary() -> str:
     unpacked = Path(sys.executable).parents[1] / "nginx"
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", str(unpacked)])
     found = shutil.which("nginx", path=path)

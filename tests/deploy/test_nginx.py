@@ -14,7 +14,7 @@ from tests.prove.service import Ground, Replica, ground, new_offer, new_user, po
 pytestmark = pytest.mark.anyio
 LAME_DUCK_SECONDS = 2.5
 USERS = 6
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.05
 
 
 @pytest.fixture(scope="module")

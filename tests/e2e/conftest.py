@@ -125,7 +125,9 @@ def site():
 
 @pytest.fixture(scope="session")
 def server_of_site(site, tmp_path_factory):
-    """`switchboard dev` again, with the site among the origins of every tenant, and presets of all types for each."""
+    """`switchboard dev` again: the site is among the origins of every tenant, and each has presets of all types; beside
+    them is a tenant at Azure that hides its session.
+    """
     policy = worlds.example()
     captions = policy["tenants"]["widgets"]["presets"]["captions"]["session"]
     translation = {"type": "translation", "model": "gpt-realtime-translate", "audio": {"output": {"language": "es"}}}
@@ -134,6 +136,12 @@ def server_of_site(site, tmp_path_factory):
         tenant["origins"].append(site.url)
         tenant["presets"]["captions"] = {"delivery": delivery, "session": captions}
         tenant["presets"]["interpreter"] = {"delivery": delivery, "session": translation}
+    base_url = "https://discreet.openai.azure.com/openai/v1"  # emulated as well
+    policy["providers"]["azure"] = {"kind": "azure", "base_url": base_url, "keys": ["env:AZURE_KEY"]}
+    session = policy["tenants"]["acme"]["presets"]["support"]["session"]
+    presets = {"support": {"delivery": "relay", "hide_instructions": True, "session": session}}
+    discreet = {"provider": "azure", "origins": [site.url], "default_preset": "support", "presets": presets}
+    policy["tenants"]["discreet"] = discreet
     folder = tmp_path_factory.mktemp("state-of-site")
     config = folder / "switchboard.yaml"
     config.write_text(ryaml.dumps(policy), encoding="utf-8")

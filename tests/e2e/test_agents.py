@@ -31,6 +31,12 @@ TALK_AGAIN = """async ([url, token, preset]) => {
   first.close();
   return example.talk(url, token, preset, speaker, () => {}).then(() => "connected", (error) => error.message);
 }"""
+# Its 5 s, in less.
+HURRY = """() => {
+  const straight = window.setTimeout;
+  window.hurried = 0;
+  window.setTimeout = (what, ms, ...rest) => straight(what, ms === 5000 ? (window.hurried++, 300) : ms, ...rest);
+}"""
 KINDS = "events.map((event) => event.type)"
 SESSION = "(type) => events.find((event) => event.type === type).session"
 HEARD = """async () => [...(await peer.getStats()).values()]
@@ -127,6 +133,23 @@ def test_an_agents_instructions_take_the_place_of_the_presets(visit, server, sen
     assert updated["instructions"] == applied
     page.evaluate("session.close()")
     assert server.record(action="call.open", call_id=call_id)["outcome"] == "allowed"
+
+
+def test_what_azure_hides_is_waited_for_and_then_the_call_goes_on(visit, server):
+    watched = visit("agents/talk.js")
+    watched.foresee_words("Timed out waiting for session.updated")
+    page = watched.page
+    token = user(server, "discreet", "hidden-hannelore-94")
+    page.evaluate(HURRY)
+    page.evaluate(TALK, [server.url, token, "support"])
+    assert page.evaluate("[transport.status, hurried]") == ["connected", 1]
+    page.wait_for_function(HEARD)
+    page.evaluate("transport.sendEvent({ type: 'response.create' })")
+    page.wait_for_function("events.some((event) => event.type === 'response.output_audio_transcript.done')")
+    assert not {kind for kind in page.evaluate(KINDS) if kind.startswith("session.")}
+    call_id = page.evaluate("transport.callId")
+    hung_up = page.evaluate("([url, token]) => example.hangUp(url, token, transport)", [server.url, token])
+    assert (hung_up["id"], hung_up["ended_by"]) == (call_id, "owner")
 
 
 def test_a_refusal_is_thrown_with_its_message(visit, server):

@@ -1,6 +1,8 @@
 """The browser helper: served by the service, imported by a page on another origin, with real WebRTC."""
 
 import gzip
+import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -64,6 +66,23 @@ CHOOSE = """async ([url, token, session]) => {
   });
   giveUp.abort();
   return voice;
+}"""
+
+# A network that lets HTTPS through and no media takes Chromium as long to notice.
+BLOCKED = """async ([url, token]) => {
+  const { connect } = await import(`${url}/switchboard.js`);
+  const states = [];
+  const onState = (state, why) => states.push(`${state} ${why}`);
+  const onPeer = (peer) => {
+    const answered = peer.setRemoteDescription.bind(peer);
+    peer.setRemoteDescription = async (answer) => {
+      await answered(answer);
+      Object.defineProperty(peer, "connectionState", { value: "failed" });
+      setTimeout(() => peer.dispatchEvent(new Event("connectionstatechange")));
+    };
+  };
+  const { code, message } = await connect({ url, token, preset: "support", onPeer, onState }).catch((it) => it);
+  return [code, message, ...states];
 }"""
 
 browser = pytest.mark.browser
@@ -189,6 +208,22 @@ def test_so_is_one_by_a_client_secret_and_what_is_refused_then_is_told(visit, se
 
 
 @browser
+def test_a_call_that_never_connects_is_told_and_hung_up(visit, server):
+    page = visit(EXAMPLE).page
+    wire = Wire(page, server.url)
+    token = user(server, "acme", "helped-hella-41")
+    with page.expect_response(re.compile("/report$")) as report:
+        assert page.evaluate(BLOCKED, [server.url, token]) == [
+            "connection_failed", "The call was accepted, but no connection came about.", "ended connection_failed",
+        ]  # fmt: skip
+    (opened,) = [one for one in wire.requests if (one.method, one.path) == ("POST", "/sdp")]
+    call_id = opened.answered["location"].removeprefix("/sdp/")
+    assert server.record(action="call.end", call_id=call_id)["reason"] == "owner"
+    assert (report.value.status, report.value.request.post_data) == (204, '{"event":"failed"}')
+    assert re.search(r'client_connections_total\{outcome="failed",tenant="acme"\} [1-9]', server.metrics())
+
+
+@browser
 def test_a_call_that_was_ended_is_not_made_anew(visit, server):
     page = visit(EXAMPLE).page
     token = user(server, "acme", "helped-hildegard-36")
@@ -250,6 +285,17 @@ def refused(page, server, **options):
     told = page.evaluate(REFUSED, [server.url, options])
     assert bool(told["requestId"]) == bool(told["status"])
     return tuple(told[name] for name in ("name", "code", "status", "message", "retryAfter"))
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "null", "[]", '"no"', '{"error": null}', '{"error": "no"}'])
+def test_an_answer_that_is_nobodys_is_told_by_its_status(body, tmp_path):
+    """A proxy in between may say what it likes."""
+    (tmp_path / "helper.mjs").write_bytes(HELPER.read_bytes())
+    ask = f"""import {{ request }} from {str(tmp_path / "helper.mjs")!r};
+    const answer = async () => new Response({json.dumps(body)}, {{ status: 502 }});
+    console.log(await request(answer, "http://x/").catch((it) => [it.name, it.code, it.message].join(" ")));"""
+    ran = subprocess.run(["node", "--input-type=module", "-e", ask], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "SwitchboardError http_502 The answer was 502.\n"), ran.stderr
 
 
 def test_it_is_small():

@@ -4,9 +4,14 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from tests.support import world as worlds
 from tests.support.contract import check
+from tests.support.servers import serving
 from tests.support.world import API_KEY, ORIGIN, PUBLIC_URL
 
 SESSIONS = "/v1/realtime/sessions"
@@ -173,6 +178,24 @@ async def test_transcriptions_have_a_path_of_their_own(world):
     assert answer.headers["switchboard-dropped"] == "audio.input.format.type"
     refused(await flat(world, TRANSCRIPTIONS, widgets), "invalid_request", "preset")  # the default one talks
     refused(await flat(world, f"{SESSIONS}?preset=captions", widgets), "invalid_request", "preset")
+
+
+async def test_a_server_that_tells_nothing_of_the_session_will_do(monkeypatch):
+    async def mint(_: Request) -> JSONResponse:
+        return JSONResponse({"value": "ek_of_a_server_of_few_words", "expires_at": 9, "session": {}})
+
+    async with serving(Starlette(routes=[Route("/realtime/client_secrets", mint, methods=["POST"])])) as terse:
+        configured = worlds._config
+        monkeypatch.setattr(worlds, "_config", lambda tree, key_server, _: configured(tree, key_server, terse))
+        async with worlds.world() as world:
+            answer = await flat(world, token=world.widgets_token())
+    assert answer.json() == {
+        "object": "realtime.session",
+        "client_secret": {"value": "ek_of_a_server_of_few_words", "expires_at": 9},
+        "value": "ek_of_a_server_of_few_words",
+        "expires_at": 9,
+        "calls_url": f"{terse}/realtime/calls",
+    }
 
 
 async def test_a_page_may_send_the_betas_header_and_read_what_was_dropped(world):

@@ -70,6 +70,7 @@ KINDS = {
     "azure by key": Kind(azure.BY_KEY, SPEECH, AT_AZURE),
     "azure by key, translation": Kind(azure.BY_KEY, TRANSLATION, AT_AZURE),
     "azure by token": Kind(azure.BY_TOKEN, SPEECH, AT_AZURE, (TOKEN,)),
+    "azure by token, transcription": Kind(azure.BY_TOKEN, TRANSCRIPTION, AT_AZURE, (TOKEN,)),
     "compatible": Kind(OPENAI, SPEECH, {"call_ids": False}),
 }
 

@@ -85,7 +85,7 @@ class Identity:
     @contextmanager
     def as_authority(self, folder: Path) -> Iterator[Path]:
         """Over TLS, as azure-identity insists on, for processes of their own; gives the file of who vouches for it."""
-        certificate, key, authority = _certificates(folder)
+        certificate, key, authority = certificates(folder)
         listening = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(
             uvicorn.Config(self.app, lifespan="off", log_config=None, ssl_certfile=certificate, ssl_keyfile=key)
@@ -101,7 +101,7 @@ class Identity:
             listening.close()
 
 
-def _certificates(folder: Path) -> tuple[Path, Path, Path]:
+def certificates(folder: Path) -> tuple[Path, Path, Path]:
     """A certificate of localhost, its key, and the certificate of an authority of this test's own."""
     now = datetime.now(UTC)
     ours, its = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())

@@ -47,10 +47,18 @@ class Leaks:
 
     def found(self) -> list[str]:
         """Where something was said that must not be, in whatever form."""
-        forms = [(form, value, kind) for value, kind in self.secrets.items() for form in _forms(value, kind)]
+        said = list(self._without_what_was_meant())
+        texts = "\n".join(text for _, text in said)
+        words = "\n".join({word for _, text in said for word in text.split()})  # most of it is said again and again
+        forms = [
+            (form, value, kind)
+            for value, kind in self.secrets.items()
+            for form in _forms(value, kind)
+            if form in (texts if any(map(str.isspace, form)) else words)
+        ]
         return [
             f"{kind} in {place}: …{text[max(0, text.find(form) - 60) : text.find(form)]}[HERE]"
-            for place, text in self._without_what_was_meant()
+            for place, text in said
             for form, value, kind in forms
             if form in text and (place, value) not in self.pardons
         ]

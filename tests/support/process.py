@@ -94,18 +94,17 @@ class Process:
         return [self.popen.pid]
 
     def until(self, url: str, status: int = 200, seconds: float = 15) -> httpx.Response:
-        """Ask until the answer has this status."""
+        """Ask until the answer has this status, each time on a connection of its own."""
         end = time.monotonic() + seconds
-        while True:
-            try:
-                answer = httpx.get(url, timeout=2, trust_env=False)
-                if answer.status_code == status:
-                    return answer
-            except httpx.TransportError:
-                pass
-            assert self.popen.poll() is None, f"ended with {self.popen.returncode}: {self.err}"
-            assert time.monotonic() < end, f"{url} did not answer {status}: {self.err}"
-            time.sleep(0.02)
+        with httpx.Client(timeout=2, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)) as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    answer = client.get(url)
+                    if answer.status_code == status:
+                        return answer
+                assert self.popen.poll() is None, f"ended with {self.popen.returncode}: {self.err}"
+                assert time.monotonic() < end, f"{url} did not answer {status}: {self.err}"
+                time.sleep(0.02)
 
 
 @contextmanager

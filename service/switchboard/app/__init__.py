@@ -20,7 +20,7 @@ from switchboard.app.issuers import Issuers
 from switchboard.app.ledgers import ledger_of
 from switchboard.app.needs import CannotServe, needed_of
 from switchboard.app.policies import PolicyMaker
-from switchboard.app.providers import Upstreams
+from switchboard.app.providers import Upstreams, transport_of
 from switchboard.app.reloading import reload_when_changed
 from switchboard.app.tracing import Tracing, tracing_of
 from switchboard.app.watching import watch_process
@@ -44,7 +44,6 @@ from switchboard.ledger import Ledger
 from switchboard.metrics import Metrics
 from switchboard.middleware import Cors, ObserveHttp, RealClient, RequestContext, unobserved
 from switchboard.operators import AdminToken, Operators
-from switchboard.providers.transport import PyreqwestTransport
 from switchboard.settings import Settings
 
 __all__ = ["CannotServe", "Service", "build"]
@@ -106,7 +105,7 @@ async def build(
     shown_address = SHOWN_ADDRESS[settings.audit_client_ip]
     async with AsyncExitStack() as stack:
         traced = tracing or tracing_of(settings, environ, stack)
-        transport = await stack.enter_async_context(PyreqwestTransport())
+        transport = await stack.enter_async_context(transport_of(settings))
         client = await stack.enter_async_context(
             httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False, limits=httpx.Limits(max_connections=16))
         )

@@ -31,13 +31,14 @@ from switchboard.providers.events import (
 )
 from switchboard.providers.keys import ProviderKey
 from switchboard.providers.openai import OpenAI
-from switchboard.providers.transport import ObservedTransport, Transport
+from switchboard.providers.transport import ObservedTransport, PyreqwestTransport, Transport, Unusable
+from switchboard.settings import Settings
 
 LOOK_SECONDS = 2.0  # between two looks at the files of keys: they are small, and few
 FIRST_TOKEN_SECONDS = 5.0  # that a start waits for one; without it, callers are refused until it comes
 MOST_CHARACTERS = 2000  # of a line on why there is no token: azure-identity names each place that it has asked
 # What azure-core adds to its own words: the whole body of an answer, which may hold a token all the same.
-ANSWERED = re.compile(r"\nContent: .*?(?=\n\t|\nTo mitigate|\Z)", re.DOTALL)
+ANSWERED = re.compile(r"\nContent: .*?(?=\n\t\w+Credential\b|\nTo mitigate|\Z)", re.DOTALL)
 FILE = "file:"
 
 _log = structlog.get_logger("switchboard")
@@ -194,6 +195,18 @@ def _dialect_of(provider: schema.Provider) -> Dialect:
     if provider.kind == "openai":
         return OPENAI
     return azure.BY_TOKEN if provider.entra else azure.BY_KEY
+
+
+def transport_of(settings: Settings) -> PyreqwestTransport:
+    """The client to all providers.
+
+    Raises:
+        CannotServe: what the environment says of authorities or proxies is of no use.
+    """
+    try:
+        return PyreqwestTransport(http2=settings.provider_http2)
+    except Unusable as error:
+        raise CannotServe(str(error)) from None
 
 
 def _import_identity() -> None:

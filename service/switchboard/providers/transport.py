@@ -1,13 +1,15 @@
 """The one seam to the network towards a provider: bounded in time and size, no redirects, no cookies, no retries.
 
-pyreqwest, because the pool of httpx collapses with many requests in flight; docs/decisions/0003-provider-client.md.
+Why it is pyreqwest, and what it lacks: docs/decisions/0003-provider-client.md.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, Self
+from urllib.parse import urlsplit
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import (
@@ -26,6 +28,12 @@ IDLE_SECONDS = 60.0  # shorter than what load balancers grant, so that they neve
 NOT_CONNECTED = "client error (Connect)"  # among hyper's causes when no connection came about
 READ_HEADERS = ("content-type", "location", "retry-after", "retry-after-ms", "x-request-id", "apim-request-id")
 MAX_IDLE = 512  # kept connections: a thousand calls a second at 250 ms use half of them
+PING_SECONDS, PONG_SECONDS = 10.0, 5.0  # HTTP/2 has one connection for everything: one that is dead has to be noticed
+PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+class Unusable(Exception):
+    """No client can be made; the message names the variables of the environment that are to blame."""
 
 
 class TransportError(Exception):
@@ -103,10 +111,21 @@ class Transport(Protocol):
 
 
 class PyreqwestTransport:
-    """Keeps connections to providers open. Use as an async context manager, inside a running event loop."""
+    """Keeps connections to providers open. Use as an async context manager, inside a running event loop.
 
-    def __init__(self) -> None:
-        self._client: Client = (
+    Certificate authorities and proxies are those of the process's environment: SSL_CERT_FILE, SSL_CERT_DIR, or else the
+    system's; HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY. They are read once, here.
+
+    Args:
+        http2: whether HTTP/2 is spoken with providers that offer it: over one connection, however many requests.
+
+    Raises:
+        Unusable: there is no authority, or something that is no proxy.
+    """
+
+    def __init__(self, *, http2: bool = False) -> None:
+        _check_proxies(os.environ)
+        builder = (
             ClientBuilder()
             .follow_redirects(enable=False)
             .referer(enable=False)
@@ -119,8 +138,14 @@ class PyreqwestTransport:
             .read_timeout(timedelta(seconds=READ_SECONDS))
             .pool_idle_timeout(timedelta(seconds=IDLE_SECONDS))
             .pool_max_idle_per_host(MAX_IDLE)
-            .build()
+            .http2(http2)
+            .http2_keep_alive_interval(timedelta(seconds=PING_SECONDS))
+            .http2_keep_alive_timeout(timedelta(seconds=PONG_SECONDS))
         )
+        try:
+            self._client: Client = builder.build()
+        except BuilderError as error:
+            raise Unusable(f"SSL_CERT_FILE, SSL_CERT_DIR: {_causes(error)[-1]}") from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -218,12 +243,30 @@ def _translated(error: PyreqwestError, head: Reply | None) -> TransportError:
     The classes alone do not tell whether anything was sent: ConnectError also stands for a connection that was closed
     before the answer, ConnectTimeoutError for a total timeout after sending. The causes do.
     """
-    causes = error.details["causes"] if isinstance(error, DetailedPyreqwestError) else None
-    if isinstance(error, PoolTimeoutError | BuilderError) or NOT_CONNECTED in [one["message"] for one in causes or ()]:
+    if isinstance(error, PoolTimeoutError | BuilderError) or NOT_CONNECTED in _causes(error):
         return Unreachable(type(error).__name__)
     if isinstance(error, RequestTimeoutError):
         return TimedOut(type(error).__name__, head)
     return BrokenReply(type(error).__name__, head)
+
+
+def _causes(error: PyreqwestError) -> list[str]:
+    """From the outermost to the innermost."""
+    causes = error.details["causes"] if isinstance(error, DetailedPyreqwestError) else None
+    return [one["message"] for one in causes or ()]
+
+
+def _check_proxies(environ: Mapping[str, str]) -> None:
+    """The client goes past what it cannot use, and that must not be how an operator finds a mistake."""
+    for name in PROXIES:
+        if value := environ.get(name):
+            try:
+                proxy = urlsplit(value if "://" in value else f"http://{value}")
+                good = proxy.scheme in {"http", "https"} and bool(proxy.hostname) and proxy.port != 0
+            except ValueError:
+                good = False
+            if not good:
+                raise Unusable(f"{name}: no address of an HTTP proxy")  # unquoted: it may hold a password
 
 
 def _form(parts: Sequence[Part]) -> FormBuilder:

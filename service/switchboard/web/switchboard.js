@@ -62,11 +62,11 @@ export async function request(fetcher, url, how = {}) {
     throw new SwitchboardError("network_error", `No answer from ${new URL(url).host}.`, { cause });
   });
   if (answer.ok) return answer;
-  const { code, detail, error = {} } = await answer.json().catch(() => ({}));
-  throw new SwitchboardError(code ?? error.code ?? `http_${answer.status}`, detail ?? error.message ?? `The answer was ${answer.status}.`, {
+  const { code, detail, error } = (await answer.json().catch(() => null)) ?? {};
+  throw new SwitchboardError(code ?? error?.code ?? `http_${answer.status}`, detail ?? error?.message ?? `The answer was ${answer.status}.`, {
     status: answer.status,
     retryAfter: Number(answer.headers.get("Retry-After")) || null,
-    param: error.param,
+    param: error?.param,
     requestId: answer.headers.get("X-Request-Id"),
   });
 }
