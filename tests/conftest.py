@@ -3,13 +3,16 @@
 import gc
 import logging
 import os
+import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import certifi
 import pytest
 
 from switchboard import logs
+from switchboard.ledger.redis import RedisLedger
 from tests.support import clients
 from tests.support import world as worlds
 from tests.support.leaks import LEAKS
@@ -41,6 +44,14 @@ def redis(_redis_of_the_session):
     _redis_of_the_session.do("FLUSHALL")
     _redis_of_the_session.do("SCRIPT", "FLUSH")
     return _redis_of_the_session
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Services in this process wait for Redis as long as a busy machine needs: for tests that are not of times."""
+    monkeypatch.setattr("switchboard.app.ledgers.RedisLedger", partial(RedisLedger, wait=10.0))
+    monkeypatch.setattr("switchboard.ledger.connection.SOCKET_SECONDS", 10.0)
+    monkeypatch.setattr("switchboard.ledger.resilient.LANE_SECONDS", 10.0)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -105,6 +116,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # jsonschema would import it, for a format that no schema of ours has; it compiles grammars, for a second.
+    cast("dict[str, object]", sys.modules).setdefault("rfc3987_syntax", None)
     if config.getoption("--clients") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(clients.Table())
 

@@ -34,6 +34,8 @@ def _quick(monkeypatch):
 def running(request):
     """Makes a world with these limits for acme."""
     settings = {} if request.param == "memory" else {"redis_url": request.getfixturevalue("redis").url}
+    if request.node.get_closest_marker("timing") is None:
+        request.getfixturevalue("patient")
 
     @asynccontextmanager
     async def made(**limits):

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Self
 
 import httpx
@@ -147,14 +146,6 @@ async def two(first: dict[str, Any], second: dict[str, Any]) -> AsyncIterator[tu
         a_replica(provider, **second) as other,
     ):
         yield one, other
-
-
-@pytest.fixture
-def patient(monkeypatch):
-    """Replicas that wait for Redis as long as a busy machine needs; what is shared does not depend on it."""
-    monkeypatch.setattr("switchboard.app.ledgers.RedisLedger", partial(RedisLedger, wait=SECONDS))
-    monkeypatch.setattr("switchboard.ledger.connection.SOCKET_SECONDS", SECONDS)
-    monkeypatch.setattr("switchboard.ledger.resilient.LANE_SECONDS", SECONDS)
 
 
 # What is shared: a row of the table each

@@ -9,7 +9,7 @@ from tests.support import world as worlds
 from tests.support.contract import check
 from tests.support.world import ORIGIN
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("patient")]
 
 
 def policy(**limits):
