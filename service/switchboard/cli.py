@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ CONFIG_ARGUMENT = click.Path(path_type=Path, exists=True, readable=True)
 FILE = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False)
 FILE_OR_INPUT = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False, allow_dash=True)
 STANDARD_INPUT = Path("-")
+LAST_SECONDS = 0.1
 YOUNG_OBJECTS = 10_000  # between two looks for garbage: Python's own 700 are less than what one request makes
 
 
@@ -643,6 +645,9 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
+        # The provider client's own thread may be about to hand its last answer over: it aborts a process that ends
+        # meanwhile.
+        time.sleep(LAST_SECONDS)
     except (CannotServe, CannotDevelop, SecretMissing, Unreadable, PortTaken) as error:
         _give_up(str(error))
 
