@@ -75,9 +75,10 @@ def test_what_was_the_default_or_is_gone_is_outdated(flat, today, path):
     assert problems({"type": "realtime", **today}) == []
 
 
-def test_what_has_no_place_today_stays_and_is_outdated():
-    assert translated({"temperature": 0.8, "voice": "alloy"}) == (
-        {"temperature": 0.8, "audio": {"output": {"voice": "alloy"}}},
+@pytest.mark.parametrize("value", [0.8, None, "hot", [1], {}, {"value": 0.8, "unit": {"of": "heat"}}])
+def test_what_has_no_place_today_leaves_its_name_whatever_its_value(value):
+    assert translated({"temperature": value, "voice": "alloy"}) == (
+        {"temperature": "", "audio": {"output": {"voice": "alloy"}}},
         frozenset({"temperature"}),
     )
 

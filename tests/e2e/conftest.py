@@ -15,13 +15,12 @@ import time
 from contextlib import contextmanager
 
 import pytest
-import ryaml
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.e2e.dev_server import dev_server
+from tests.e2e.served import policy, served
 from tests.e2e.site import serving_site
 from tests.e2e.watched import Demo, Watched
-from tests.support import world as worlds
 from tests.support.clients import KNOWN
 
 ARGUMENTS = [
@@ -124,28 +123,9 @@ def site():
 
 
 @pytest.fixture(scope="session")
-def server_of_site(site, tmp_path_factory):
-    """`switchboard dev` again: the site is among the origins of every tenant, and each has presets of all types; beside
-    them is a tenant at Azure that hides its session.
-    """
-    policy = worlds.example()
-    captions = policy["tenants"]["widgets"]["presets"]["captions"]["session"]
-    translation = {"type": "translation", "model": "gpt-realtime-translate", "audio": {"output": {"language": "es"}}}
-    for name, delivery in (("acme", "relay"), ("widgets", "direct")):
-        tenant = policy["tenants"][name]
-        tenant["origins"].append(site.url)
-        tenant["presets"]["captions"] = {"delivery": delivery, "session": captions}
-        tenant["presets"]["interpreter"] = {"delivery": delivery, "session": translation}
-    base_url = "https://discreet.openai.azure.com/openai/v1"  # emulated as well
-    policy["providers"]["azure"] = {"kind": "azure", "base_url": base_url, "keys": ["env:AZURE_KEY"]}
-    session = policy["tenants"]["acme"]["presets"]["support"]["session"]
-    presets = {"support": {"delivery": "relay", "hide_instructions": True, "session": session}}
-    discreet = {"provider": "azure", "origins": [site.url], "default_preset": "support", "presets": presets}
-    policy["tenants"]["discreet"] = discreet
-    folder = tmp_path_factory.mktemp("state-of-site")
-    config = folder / "switchboard.yaml"
-    config.write_text(ryaml.dumps(policy), encoding="utf-8")
-    with dev_server(folder, config=config) as running:
+def server_of_site(site):
+    """`switchboard serve` for the clients of the site, and for those without a browser; for the whole run."""
+    with served(policy(site.url)) as running:
         yield running
         running.metrics()  # for the scan
 

@@ -7,15 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
-import httpx
-
+from tests.e2e.running import Running, until
 from tests.support.leaks import LEAKS
 
 # The console script beside this Python: what `make demo` runs, and what the printed curl lines call again.
@@ -23,28 +21,24 @@ COMMAND = Path(sys.executable).with_name("switchboard")
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 
-Found = TypeVar("Found")
 
-
-class DevServer:
-    """The running process, what it has said so far, and the requests that a person would send by hand."""
+class DevServer(Running):
+    """The running process: the base class of all, the demo's own issuer, and the lines that it prints for people."""
 
     def __init__(self, process: subprocess.Popen[str], environment: dict[str, str]) -> None:
         self.environment = environment
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self._process = process
-        self._news = threading.Condition()
         self._readers = [
             threading.Thread(target=self._read, args=stream, daemon=True)
             for stream in ((process.stdout, self.stdout), (process.stderr, self.stderr))
         ]
         for reader in self._readers:
             reader.start()
-        self.url = self._said(r"Talk: +(http://\S+)/demo")
-        self.ops_url = self._said(r"Metrics: +(http://\S+)/metrics")
+        url = self._said(r"Talk: +(http://\S+)/demo")
+        super().__init__("dev", url, self._said(r"Metrics: +(http://\S+)/metrics"))
         self._said(r"(Stop with Ctrl-C)")
-        self.client = httpx.Client(base_url=self.url, trust_env=False, timeout=10)
 
     @property
     def curl_lines(self) -> list[str]:
@@ -53,51 +47,15 @@ class DevServer:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The audit so far."""
         return [json.loads(line) for line in list(self.stdout) if line.startswith("{")]
-
-    def record(self, timeout: float = 5.0, **wanted: Any) -> dict[str, Any]:
-        """The first audit record with these values; waits for it."""
-
-        def look() -> dict[str, Any] | None:
-            fits = (record for record in self.records if wanted.items() <= record.items())
-            return next(fits, None)
-
-        return self._wait_for(look, timeout, f"an audit record with {wanted}")
-
-    def token(self, tenant: str, subject: str, **claims: str) -> str:
-        """The user's own token, from the dev issuer."""
-        answer = self.client.post("/demo/issue", json={"tenant": tenant, "subject": subject, "claims": claims})
-        assert answer.status_code == 200, answer.text
-        token = answer.json()["token"]
-        LEAKS.plant("user's token", token)
-        return str(token)
 
     @cached_property
     def provider_url(self) -> str:
-        """The provider, without `/v1`: where the example's tenant with client secrets is told to post its offers."""
+        """Where the example's tenant with client secrets is told to post its offers."""
         headers = {"authorization": f"Bearer {self.token('widgets', 'asking-aurelia-1')}"}
         minted = self.client.get("/token", headers=headers).json()
         LEAKS.handed_out("answer GET /token", minted["value"])
         return str(minted["calls_url"]).removesuffix("/v1/realtime/calls")
-
-    def provider_calls(self) -> dict[str, dict[str, Any]]:
-        """Every call as the provider knows it, by its id."""
-        rows = httpx.get(f"{self.provider_url}/_emulator/calls", trust_env=False).json()["calls"]
-        return {row["id"]: row for row in rows}
-
-    def call(self, call_id: str, token: str) -> dict[str, Any]:
-        """`GET /sdp/{call_id}` as the user."""
-        answer = self.client.get(f"/sdp/{call_id}", headers={"authorization": f"Bearer {token}"})
-        LEAKS.saw(f"answer GET /sdp/{call_id}", f"{dict(answer.headers)} {answer.text}")
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
-
-    def metrics(self) -> str:
-        answer = httpx.get(f"{self.ops_url}/metrics", trust_env=False)
-        assert answer.status_code == 200, answer.text
-        LEAKS.saw("metrics of dev", answer.text)
-        return answer.text
 
     def stop(self, with_signal: signal.Signals) -> int:
         """Ends the process; its exit code."""
@@ -116,13 +74,13 @@ class DevServer:
             LEAKS.saw("stderr of dev", "".join(self.stderr))
         return code
 
+    def _issued(self, tenant: str, subject: str, claims: dict[str, str]) -> str:
+        answer = self.client.post("/demo/issue", json={"tenant": tenant, "subject": subject, "claims": claims})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["token"])
+
     def _read(self, stream: IO[str], lines: list[str]) -> None:
-        for line in stream:
-            with self._news:
-                lines.append(line)
-                self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
+        lines.extend(stream)
 
     def _said(self, pattern: str) -> str:
         def look() -> str | None:
@@ -131,16 +89,7 @@ class DevServer:
                 raise AssertionError(f"it ended with {self._process.returncode}: {''.join(self.stderr)}")
             return found and found[1]
 
-        return self._wait_for(look, START_SECONDS, f"{pattern!r} on stdout")
-
-    def _wait_for(self, look: Callable[[], Found | None], timeout: float, what: str) -> Found:
-        until = time.monotonic() + timeout
-        with self._news:
-            while (found := look()) is None:
-                left = until - time.monotonic()
-                assert left > 0, f"no {what} within {timeout} s"
-                self._news.wait(min(left, 1.0))
-            return found
+        return until(look, START_SECONDS, f"{pattern!r} on stdout")
 
 
 @contextmanager

@@ -24,6 +24,11 @@ def sdk(request, tmp_path_factory):
         yield NAMES["node"], running
 
 
+@pytest.fixture
+def server(server_of_site):
+    return server_of_site
+
+
 def user(server, tenant, subject):
     LEAKS.plant("subject", subject)
     return server.token(tenant, subject)

@@ -37,6 +37,11 @@ CLOSED = """([url, protocols]) => new Promise((resolve) => {
 })"""
 
 
+@pytest.fixture
+def server(server_of_site):
+    return server_of_site
+
+
 def user(server, tenant, subject):
     LEAKS.plant("subject", subject)
     return server.token(tenant, subject)
@@ -97,8 +102,7 @@ async def test_openai_for_node_connects(server, client, tmp_path):
 
 
 @pytest.mark.browser
-def test_a_page_connects_by_subprotocol(visit, server_of_site, client):
-    server = server_of_site
+def test_a_page_connects_by_subprotocol(visit, server, client):
     page = visit(EXAMPLES["page"]).page
     token = user(server, "widgets", "socketed-swanhild-43")
     with client("WebSocket of a page", "WebSocket"):
@@ -118,8 +122,7 @@ def test_a_page_connects_by_subprotocol(visit, server_of_site, client):
 
 
 @pytest.mark.browser
-def test_a_secret_of_nobody_and_switchboard_itself_let_no_socket_in(visit, server_of_site):
-    server = server_of_site
+def test_a_secret_of_nobody_and_switchboard_itself_let_no_socket_in(visit, server):
     watched = visit(EXAMPLES["page"])
     watched.foresee_words("WebSocket connection to 'ws://")
     protocols = ["realtime", "openai-insecure-api-key.ek_nobodys"]

@@ -95,6 +95,13 @@ async def test_choices_are_held_against_the_overrides_as_todays(world):
     refused(await flat(world, nonsense=1), "override_not_allowed", "session.nonsense")
 
 
+@pytest.mark.parametrize("value", [0.8, None, [], {}, {"value": 0.8, "unit": {"of": "heat"}}])
+async def test_a_temperature_of_any_kind_is_left_out_and_named(world, value):
+    answer = await flat(world, temperature=value)
+    assert (answer.status_code, answer.headers["switchboard-dropped"]) == (200, "temperature")
+    assert world.records[-1]["dropped"] == ["temperature"]
+
+
 @pytest.mark.parametrize(
     ("secret", "param"),
     [

@@ -129,12 +129,21 @@ class Replica:
     """`switchboard serve`, which can be killed and started again on the same ports."""
 
     def __init__(self, env: dict[str, str], *, off_by: str | None = None) -> None:
-        self.port, self._ops_port = free_ports(2)
-        own = {"SWITCHBOARD_PORT": str(self.port), "SWITCHBOARD_OPS_PORT": str(self._ops_port)}
-        self._env = {**env, **own}
+        free = {"SWITCHBOARD_PORT": "", "SWITCHBOARD_OPS_PORT": ""}
+        free = {name: str(port) for name, port in zip(free, free_ports(2), strict=True)}
+        self._env = {**free, **env}
+        self.port, self._ops_port = (int(self._env[name]) for name in free)
         # Timers go by the monotonic clock, which no clock that is off takes along.
         self._under = ["faketime", "-m", "--exclude-monotonic", "-f", off_by] if off_by else []
         self._lives: list[Process] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ops_url(self) -> str:
+        return f"http://127.0.0.1:{self._ops_port}"
 
     def start(self) -> None:
         """Begin; `until_ready` waits for it."""
@@ -212,11 +221,14 @@ def _stepping_clock(file: str) -> dict[str, str]:
 class Ground:
     """Where replicas run: one Redis, one provider, one policy."""
 
-    def __init__(self, stack: ExitStack, folder: Path, policy: dict[str, Any], *redis_options: str) -> None:
+    def __init__(
+        self, stack: ExitStack, folder: Path, policy: dict[str, Any], *redis_options: str, media: bool
+    ) -> None:
         self._stack = stack
         self.redis: RedisServer = stack.enter_context(redis_server(folder, *redis_options))
         (port,) = free_ports(1)
-        emulator = stack.enter_context(switchboard("emulate", "--port", str(port), "--no-media"))
+        silent = () if media else ("--no-media",)
+        emulator = stack.enter_context(switchboard("emulate", "--port", str(port), *silent))
         self.provider = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
         stack.callback(self.provider.close)
         emulator.until(f"http://127.0.0.1:{port}/_emulator/faults")
@@ -282,11 +294,11 @@ class Ground:
 
 
 @contextmanager
-def ground(policy: dict[str, Any], *redis_options: str) -> Iterator[Ground]:
-    """A ground whose processes do not outlive the block."""
+def ground(policy: dict[str, Any], *redis_options: str, media: bool = False) -> Iterator[Ground]:
+    """A ground whose processes do not outlive the block; with `media` its provider answers with real WebRTC."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        yield Ground(stack, folder, policy, *redis_options)
+        yield Ground(stack, folder, policy, *redis_options, media=media)
 
 
 def table(*columns: str, rows: Sequence[Sequence[object]] = ()) -> list[str]:

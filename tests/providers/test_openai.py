@@ -229,6 +229,21 @@ async def test_a_call_whose_answer_was_cut_off_is_named(failure):
     assert (found.call_id, found.key_name, found.provider_request_id) == ("rtc_u1_abc", KEY.name, "req_9")
 
 
+@pytest.mark.parametrize("text", ["", "two words", "Bearer=sk-live-abc", "req_é", "req_1\n", "r" * 129])
+@pytest.mark.parametrize("header", ["x_request_id", "apim_request_id"])
+async def test_what_is_no_request_id_is_not_put_on_record(header, text):
+    names = {"x_request_id": text, header: text}
+    assert (await open_call(reply(201, ANSWER, **names))).provider_request_id is None
+    with pytest.raises(ProviderError) as refused:
+        await mint(error(400, **names))
+    assert refused.value.provider_request_id is None
+
+
+async def test_azures_request_id_goes_first():
+    opened = await open_call(reply(201, ANSWER, apim_request_id="8d0cbb0f-0b1e-4a52-9f4e-0c0d7f3a1f60"))
+    assert opened.provider_request_id == "8d0cbb0f-0b1e-4a52-9f4e-0c0d7f3a1f60"
+
+
 async def test_hang_up_uses_the_key_that_opened_the_call():
     keys = [ProviderKey("env:A", "sk-a-123456"), ProviderKey("env:B", "sk-b-123456")]
     made, transport = provider(reply(200), keys)

@@ -6,6 +6,7 @@ Sources: the OpenAI OpenAPI description and openai-python 3.51.0, `resources/rea
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -38,6 +39,7 @@ HANGUP_SECONDS = 5.0
 SECRET_SECONDS = 60  # of a client secret that goes no further than this process: until its offer has been sent
 INSUFFICIENT_QUOTA = "insufficient_quota"
 USER_AGENT = f"switchboard/{__version__}"
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # as the id of our own requests
 MOMENTARY = frozenset({408, 409})  # of the answers below 500, what another try may mend
 
 Headers = Mapping[str, str]
@@ -335,5 +337,6 @@ def _known_param(param: object) -> str | None:
 
 
 def _request_id(reply: Reply) -> str | None:
-    """Azure's first: what its support asks for."""
-    return reply.headers.get("apim-request-id") or reply.headers.get("x-request-id")
+    """Azure's first: what its support asks for. It goes on record, so only what has the form of an id does."""
+    given = reply.headers.get("apim-request-id") or reply.headers.get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else None

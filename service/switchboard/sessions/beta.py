@@ -57,7 +57,7 @@ FIELDS: Final = MappingProxyType({field.name: field for field in _TABLE})
 def translated(flat: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
     """A session of the beta as today's, without its type; and the paths in it whose values mean nothing any more.
 
-    What the beta did not know stays where it stands, and so does what has no place today.
+    What the beta did not know stays where it stands. What has no place today leaves its name, whatever its value.
     """
     session: dict[str, Any] = {}
     outdated: set[str] = set()
@@ -67,7 +67,7 @@ def translated(flat: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]
             case None:
                 session[name] = value
             case Field(path=None):
-                session[name] = value
+                session[name] = ""  # for any value, an object or `null` as well: one leaf, and no preset's own
                 outdated.add(name)
             case Field(path=str(path)) as field:
                 today = next((new for old, new in field.values if old == value), value)
