@@ -80,9 +80,11 @@ async def test_openai_for_python_connects(server, client):
     with client("openai for Python", "WebSocket"):
         said = await asyncio.to_thread(ask, server.url, f"{server.provider_url}/v1", token, "Are you there?")
     assert said == SAID
-    secret = openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-dev-nobody")
-    with pytest.raises(openai.AuthenticationError):
-        await asyncio.to_thread(secret.realtime.client_secrets.create)
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-dev-nobody") as nobody,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        await asyncio.to_thread(nobody.realtime.client_secrets.create)
 
 
 @pytest.mark.anyio
