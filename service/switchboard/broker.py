@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import math
-import secrets
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -314,7 +314,7 @@ class Broker:
         slot = None
         if offer is not None:
             slot = Slot(
-                id=secrets.token_hex(8),
+                id=os.urandom(8).hex(),
                 offer_digest=hashlib.sha256(offer).hexdigest(),
                 # Without an id it is all that ever stands for the call.
                 lease_seconds=max(self._lease_seconds, limits.call_seconds if admitted.preset.unleashed else 0),

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import Message
 
 from switchboard.audit import Caller
@@ -45,15 +45,8 @@ def gone(request: Request) -> Callable[[], Awaitable[bool]]:
     """What tells whether the caller of a request, whose body has been read, has gone away meanwhile."""
 
     async def is_gone() -> bool:
-        # Starlette's own look makes and cancels a scope; one step of the coroutine shows the same.
-        step = cast("Coroutine[Any, None, Message]", request.receive())
-        try:
-            step.send(None)
-        except StopIteration as told:
-            message: Message = told.value
-            return bool(message["type"] == "http.disconnect")
-        step.close()
-        return False
+        message = _here(request)  # Starlette's own look makes and cancels a scope
+        return message is not None and message["type"] == "http.disconnect"
 
     return is_gone
 
@@ -75,17 +68,39 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > max_bytes:
         raise PayloadTooLarge(f"This route takes at most {max_bytes} bytes.")
     body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise PayloadTooLarge(f"This route takes at most {max_bytes} bytes.")
-    except TimeoutError:
-        raise RequestTimeout from None
-    except ClientDisconnect:
-        raise InvalidRequest("The body ended before it was whole.") from None
+    is_more = _take(_here(request), body, max_bytes)
+    if is_more:  # few come in pieces, and only those need a clock
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while is_more:
+                    is_more = _take(await request.receive(), body, max_bytes)
+        except TimeoutError:
+            raise RequestTimeout from None
     return bytes(body)
+
+
+def _take(message: Message | None, body: bytearray, max_bytes: int) -> bool:
+    """Add a message to the body. Whether more will come."""
+    if message is None:
+        return True
+    if message["type"] == "http.disconnect":
+        raise InvalidRequest("The body ended before it was whole.")
+    body += message.get("body", b"")
+    if len(body) > max_bytes:
+        raise PayloadTooLarge(f"This route takes at most {max_bytes} bytes.")
+    return bool(message.get("more_body", False))
+
+
+def _here(request: Request) -> Message | None:
+    """The next message of a request, if it need not be waited for: a single step of the coroutine that gives it."""
+    step = cast("Coroutine[Any, None, Message]", request.receive())
+    try:
+        step.send(None)
+    except StopIteration as told:
+        message: Message = told.value
+        return message
+    step.close()
+    return None
 
 
 async def read_json(request: Request, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
