@@ -192,10 +192,15 @@ async def test_a_call_that_nobody_will_hear_is_ended_though_the_first_hangup_fai
     ]
 
 
+@pytest.fixture
+def often_looked(monkeypatch):
+    """Whether callers are still there is looked at often, from the service's start on."""
+    monkeypatch.setattr("switchboard.waiting.LOOK_SECONDS", 0.02)
+
+
 @pytest.mark.parametrize("request_line", ["GET /token", "POST /v1/realtime/client_secrets"])
-async def test_a_caller_who_leaves_cancels_the_mint(world, monkeypatch, request_line):
+async def test_a_caller_who_leaves_cancels_the_mint(often_looked, world, request_line):
     """Over a real socket: the provider is asked no longer than somebody waits."""
-    monkeypatch.setattr("switchboard.waiting.LOOK_SECONDS", 0.05)
     await world.faults(delay_seconds=1.5, operations=["mint"], times=1)
     async with serving(world.public) as url:
         host, port = url.removeprefix("http://").split(":")
@@ -214,8 +219,7 @@ async def test_a_caller_who_leaves_cancels_the_mint(world, monkeypatch, request_
     assert await world.metric("switchboard_provider_request_duration_seconds_count", **cancelled) == 1
 
 
-async def test_a_caller_who_stays_gets_the_secret_however_slow_it_is(world, monkeypatch):
-    monkeypatch.setattr("switchboard.waiting.LOOK_SECONDS", 0.01)
+async def test_a_caller_who_stays_gets_the_secret_however_slow_it_is(often_looked, world):
     await world.faults(delay_seconds=0.2, operations=["mint"])
     async with serving(world.public) as url:
         host, port = url.removeprefix("http://").split(":")

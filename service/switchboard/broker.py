@@ -34,7 +34,7 @@ from switchboard.providers import Opened
 from switchboard.ratelimit import UNLIMITED, Standing
 from switchboard.reports import Report
 from switchboard.sdp import check_offer
-from switchboard.waiting import while_awaited
+from switchboard.waiting import Waits
 
 MIN_TTL = 10  # seconds; the provider mints nothing shorter
 CLOCK_MARGIN = 120  # seconds that a used grant is remembered beyond its end, for replicas whose clocks are behind
@@ -105,6 +105,7 @@ class Broker:
         grants: Grants,
         ledger: Ledger,
         leash: Leash,
+        waits: Waits,
         audit: Audit,
         on_report: Callable[[str, Report], None],
         public_url: str,
@@ -116,6 +117,7 @@ class Broker:
         self._grants = grants
         self._ledger = ledger
         self._leash = leash
+        self._waits = waits
         self._lease_seconds = lease_seconds
         self._audit = audit
         self._on_report = on_report
@@ -140,7 +142,7 @@ class Broker:
                 if admitted.preset.delivery == "relay":
                     credential = self._grant(admitted, caller.origin, seconds, standing)
                 else:
-                    async with while_awaited(wish.caller_gone):
+                    with self._waits.while_awaited(wish.caller_gone):
                         credential = await self._client_secret(admitted, event, caller, seconds, standing)
             event.credential_sha256 = hashlib.sha256(credential.value.encode()).hexdigest()
             event.expires_at = credential.expires_at

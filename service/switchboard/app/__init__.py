@@ -45,6 +45,7 @@ from switchboard.metrics import Metrics
 from switchboard.middleware import Cors, ObserveHttp, RealClient, RequestContext, unobserved
 from switchboard.operators import AdminToken, Operators
 from switchboard.settings import Settings
+from switchboard.waiting import Waits
 
 __all__ = ["CannotServe", "Service", "build"]
 
@@ -133,6 +134,8 @@ async def build(
         run_until_closed(leash.run, stack)
         run_until_closed(lambda: _watch_open_calls(policies, ledger, metrics), stack)
         run_until_closed(lambda: watch_process(metrics, has_callers=render is None), stack)
+        waits = Waits()
+        run_until_closed(waits.run, stack)
         grants = Grants(needed.signing_keys, clock=clock)
         broker = Broker(
             policies=policies,
@@ -144,6 +147,7 @@ async def build(
             grants=grants,
             ledger=traced.around(ledger, reserve="quota", bind="bind"),
             leash=leash,
+            waits=waits,
             audit=audit,
             on_report=metrics.observe_report,
             public_url=needed.public_url,
