@@ -178,12 +178,17 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Part of the request line."""
-        self._count(len(url))
+        self._parsed += len(url)
+        if self._parsed > MAX_HEAD_BYTES:
+            # Out of the parser: httptools turns it into its own error, which ends in `send_400_response`.
+            raise ValueError("head too large")
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole header."""
-        self._count(len(name) + len(value) + 4)  # colon, space and line end
+        self._parsed += len(name) + len(value) + 4  # colon, space and line end
+        if self._parsed > MAX_HEAD_BYTES:
+            raise ValueError("head too large")
         if not self._in_head:
             return  # a trailer: uvicorn would put it among the headers, behind the back of whoever checked those
         lowered = name.lower()
@@ -235,7 +240,7 @@ class BoundedHeads(HttpToolsProtocol):
         """Say nothing: who asks for another protocol gets HTTP. uvicorn would advise operators to install one."""
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says nothing
-        """What the parser refuses, and what `_count` stopped, in the form of all refusals."""
+        """What the parser refuses, and what has grown too large, in the form of all refusals."""
         if self._parsed > MAX_HEAD_BYTES:
             self._refuse(HeadersTooLarge())
         else:
@@ -248,12 +253,6 @@ class BoundedHeads(HttpToolsProtocol):
         if self.loop.time() - state.warned_at > WARN_SECONDS:
             state.warned_at = self.loop.time()
             _log.warning("too many connections; those that idle are closed", most=state.most_connections)
-
-    def _count(self, size: int) -> None:
-        self._parsed += size
-        if self._parsed > MAX_HEAD_BYTES:
-            # Out of the parser: httptools turns it into its own error, which ends in `send_400_response`.
-            raise ValueError("head too large")
 
     def _give_up(self) -> None:
         self._timer = None

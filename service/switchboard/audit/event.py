@@ -1,9 +1,11 @@
 """What is put on record: one decision, and who asked for it as the border saw them."""
 
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from switchboard.ratelimit import Standing
@@ -87,8 +89,16 @@ def bounded(value: Any) -> Any:
 
 def utc_text(moment: datetime | None = None) -> str:
     """A moment (by default: now) as records have it: ISO 8601 in UTC with milliseconds, so that text sorts by time."""
-    in_utc = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
-    return f"{in_utc.isoformat(timespec='milliseconds')[: -len('+00:00')]}Z"
+    if moment is not None:
+        return f"{moment.astimezone(UTC).isoformat(timespec='milliseconds')[: -len('+00:00')]}Z"
+    milliseconds = time.time_ns() // 1_000_000
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    """Made once a second, and not for each record."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def new_id() -> str:

@@ -1,5 +1,7 @@
 """Every metric of the service, and what it counts."""
 
+import time
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -31,6 +33,7 @@ CALL_BUCKETS = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 2700.
 # A turn of the loop takes a fraction of a millisecond; what is late by tens of them has been blocked.
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 MAX_TENANTS = 100
+EXEMPLAR_SECONDS = 1.0  # more often than anything is scraped
 MAX_EXEMPLAR = 128 - len("request_id")  # characters of a label's value: OpenMetrics bounds name and value together
 
 Mode = Literal["max", "livemax", "livemin", "mostrecent"]
@@ -49,6 +52,7 @@ class Metrics:
         self._tenants, self._issuers, self._providers = (Shown(max_tenants) for _ in range(3))
         # Files of values, which several processes share, hold none.
         self._has_exemplars = values.ValueClass is values.MutexValue
+        self._next_exemplars: dict[tuple[str | int, ...], float] = {}
         self._decisions = self._counter(
             "decisions",
             "Decisions by action, tenant, outcome and reason; each is one audit record.",
@@ -188,8 +192,8 @@ class Metrics:
     def observe_decision(self, event: Event) -> None:
         """Count a decision that the audit has seen."""
         tenant = self._tenants.label(event.tenant)
-        exemplar = self._exemplar(event.request_id)
-        self._decisions.of(event.action, tenant, event.outcome, event.reason).inc(1, exemplar)
+        labels = (event.action, tenant, event.outcome, event.reason)
+        self._decisions.of(*labels).inc(1, self._exemplar(event.request_id, labels))
         if event.reason != "audit_unavailable":
             self._audit.of().inc()
         if event.action == "call.end" and event.outcome == "allowed" and event.seconds is not None:
@@ -215,7 +219,9 @@ class Metrics:
 
     def observe_http(self, route: str, method: str, status: int, seconds: float, request_id: str) -> None:
         """Time an answered request."""
-        self._http.of(route, method, str(status)).observe(seconds, self._exemplar(request_id))
+        labels = (route, method, str(status))
+        place = (*labels, bisect_left(HTTP_BUCKETS, seconds))
+        self._http.of(*labels).observe(seconds, self._exemplar(request_id, place))
 
     def observe_provider(self, provider: str, operation: str, status: str, seconds: float) -> None:
         """Time a provider's answer."""
@@ -297,9 +303,14 @@ class Metrics:
         """See `OwnPage`."""
         return await self._page(accept)
 
-    def _exemplar(self, request_id: str) -> dict[str, str] | None:
+    def _exemplar(self, request_id: str, place: tuple[str | int, ...]) -> dict[str, str] | None:
+        """An exemplar for a series, or for a bucket of it: a new one each second, as checking one is dear."""
         if not self._has_exemplars or len(request_id) > MAX_EXEMPLAR:
             return None
+        now = time.monotonic()
+        if now < self._next_exemplars.get(place, 0.0):
+            return None
+        self._next_exemplars[place] = now + EXEMPLAR_SECONDS
         return {"request_id": request_id}
 
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Family[Counter]:
