@@ -41,7 +41,9 @@ async def test_a_preset_named_as_model_gives_a_grant_that_opens_a_call_here(worl
 
 
 async def test_a_direct_preset_gives_the_providers_own_secret(world):
-    answer = await world.mint(world.widgets_token(), f"{PATH}?preset=concierge", expires_after={"seconds": 15})
+    answer = await world.mint(
+        world.widgets_token(), f"{PATH}?preset=concierge", expires_after={"seconds": 15.0}
+    )  # whole, as JSON has it
     body = answer.json()
     (minted,) = world.emulator.requests
     assert (minted.path, minted.headers["authorization"]) == (PATH, f"Bearer {API_KEY}")

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from switchboard.broker import Broker, Credential, Wish
 from switchboard.endpoints import Endpoint
 from switchboard.endpoints.answering import json_answer, nobody_there, with_dropped
-from switchboard.endpoints.reading import Strict, caller_of
+from switchboard.endpoints.reading import Strict, WholeNumber, caller_of
 from switchboard.errors import CallerGone
 
 Read = Callable[[Request], Awaitable[Wish]]
@@ -21,7 +21,7 @@ class ExpiresAfter(Strict):
     """As OpenAI's `expires_after`: seconds from now. Left out, the longest, which the preset's own lifetime cuts."""
 
     anchor: Literal["created_at"] = "created_at"
-    seconds: Annotated[int, Field(ge=10, le=7200)] = 7200
+    seconds: Annotated[WholeNumber, Field(ge=10, le=7200)] = 7200
 
 
 def minting(broker: Broker, read: Read, show: Show) -> Endpoint:
