@@ -64,13 +64,23 @@ async def behind_tls(url, folder):
             while chunk := await reader.read(65536):
                 writer.write(chunk)
 
+    carrying = set()
+
     async def carry(reader, writer):
+        carrying.add(asyncio.current_task())
         upstream, sink = await asyncio.open_connection(behind.hostname, behind.port)
-        await asyncio.gather(pump(reader, sink), pump(upstream, writer))
+        try:
+            await asyncio.gather(pump(reader, sink), pump(upstream, writer))
+        finally:  # now: nobody waits for them to be closed in due form
+            sink.transport.abort()
+            writer.transport.abort()
 
     server = await asyncio.start_server(carry, "127.0.0.1", 0, ssl=context)
     async with server:
         yield f"https://localhost:{server.sockets[0].getsockname()[1]}/v1", certificate
+    for each in carrying:
+        each.cancel()
+    await asyncio.gather(*carrying, return_exceptions=True)
 
 
 @pytest.mark.anyio
