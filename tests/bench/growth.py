@@ -66,9 +66,8 @@ def measure_tenants(bench: Bench) -> None:
                     on=bench.ground.cores.others,
                 )
                 settle(served)
-                sample, _ = under_load(
-                    bench, served, TOKEN.ask, callers, connections=CONNECTIONS, first=load.after([warm])
-                )
+                first = load.after([warm], in_flight=CONNECTIONS)
+                sample, _ = under_load(bench, served, TOKEN.ask, callers, connections=CONNECTIONS, first=first)
                 costs[name].append(sample.cpu_us)
                 bench.say(f"round {number + 1}, {name}: {sample.cpu_us:.0f} µs of processor per request")
                 if name == "many" and number == bench.plan.rounds - 1:
@@ -187,7 +186,7 @@ def measure_workers(bench: Bench) -> None:
                 # Twice as many as else, so that each worker has enough to do.
                 how: dict[str, Any] = {"connections": 2 * CONNECTIONS, "on": every}
                 warm = load.closed(served.port, TOKEN.ask, bench.people, seconds=bench.plan.warm_seconds, **how)
-                first = load.after([warm])
+                first = load.after([warm], in_flight=2 * CONNECTIONS)
                 seen = load.closed(served.port, TOKEN.ask, bench.people, seconds=bench.plan.seconds, first=first, **how)
             finally:
                 served.program.stop()

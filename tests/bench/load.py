@@ -100,7 +100,8 @@ def closed(
     Args:
         first: the user who begins.
         uses: how often each JWT is used.
-        apart: after how many others it comes again.
+        apart: after how many others it comes again. Users begin at different times: of all requests, one in `uses` has
+            a JWT that was not seen before, at any time.
 
     Raises:
         Failed: wrk could not run.
@@ -157,17 +158,22 @@ def paced(
     return Seen(**orjson.loads(ran.stdout))
 
 
-def jwts_used_up(requests: int, people: People, *, uses: int = USES) -> bool:
-    """Whether there were more requests than users had for, so that some JWT was used more often than meant."""
-    return requests > people.count * uses
-
-
 def users_of(requests: float, *, uses: int = USES, apart: int = APART) -> int:
-    """How many users so many requests need."""
-    groups = -(-int(requests) // (uses * apart))
-    return groups * apart
+    """How many users so many requests need: those who begin, and those who are still coming back."""
+    return -(-int(requests) // uses) + (uses - 1) * (apart // uses)
 
 
-def after(seen: Sequence[Seen], *, uses: int = USES, apart: int = APART) -> int:
-    """The first user whom these loads have not touched."""
-    return sum(users_of(one.requests + 1000, uses=uses, apart=apart) for one in seen)
+def jwts_used_up(requests: int, people: People) -> bool:
+    """Whether there were more requests than users had for, so that some JWT was used more often than meant."""
+    return users_of(requests) > people.count
+
+
+def after(seen: Sequence[Seen], *, in_flight: int, uses: int = USES) -> int:
+    """The user who begins after these loads, so that everybody comes back as if there had been one load.
+
+    Args:
+        seen: what came of them.
+        in_flight: how many requests were under way when each of them ended, and were not counted.
+        uses: how often each JWT is used.
+    """
+    return sum((one.requests + in_flight) // uses for one in seen)

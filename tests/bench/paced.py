@@ -89,8 +89,8 @@ def requests(wanted: dict[str, Any], count: int) -> list[bytes]:
     apart, uses = wanted["apart"], wanted["uses"]
     made = []
     for number in range(count):
-        group = number // (apart * uses)
-        address, token = users[(wanted["first"] + group * apart + number % apart) % len(users)]
+        ahead = (uses - 1 - number % uses) * (apart // uses)
+        address, token = users[(wanted["first"] + number // uses + ahead) % len(users)]
         head = (
             f"{wanted['method']} {wanted['path']} HTTP/1.1\r\nhost: 127.0.0.1:{wanted['port']}\r\n"
             "origin: https://app.bench.example\r\naccept: */*\r\n"

@@ -156,7 +156,7 @@ def measured(bench: Bench, subject: Subject, *, connections: int, slow: bool) ->
         warm_seconds = bench.plan.warm_seconds + (2.0 if slow else 0.0)
         on = bench.ground.cores.others
         warm = load.closed(served.port, ask, people, connections=connections, seconds=warm_seconds, on=on)
-        first = load.after([warm])
+        first = load.after([warm], in_flight=connections)
         settle(served)
         sample, seen = under_load(bench, served, ask, people, connections=connections, first=first)
     finally:
@@ -244,7 +244,7 @@ def measure_latency(bench: Bench, subjects: Sequence[Subject]) -> None:
                     on=on,
                 )
                 rate = (median_of(known, "per_second") if known else warm.per_second) / 2
-                first = load.after([warm])
+                first = load.after([warm], in_flight=CONNECTIONS)
                 seconds = bench.plan.seconds
                 through = load.paced(
                     served.port, subject.ask, bench.people, rate=rate, seconds=seconds, on=on, first=first

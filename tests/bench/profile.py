@@ -130,7 +130,7 @@ def _profiled(name: str, seconds: int, *, in_flight: int | None) -> str:
         seen: list[Seen] = []
 
         def ask() -> None:
-            first = load.after([warm])
+            first = load.after([warm], in_flight=how["connections"])
             seen.append(
                 load.closed(served.port, subject.ask, people, seconds=seconds + 2 * LEAD_SECONDS, first=first, **how)
             )

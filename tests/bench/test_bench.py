@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -322,7 +323,7 @@ def test_users_come_back_five_times_with_their_own_jwt(tmp_path):
     assert len({one["sub"] for one in claims}) == len({address for address, _ in lines}) == 6
 
     wanted = {"people": str(known.file), "method": "POST", "path": "/sdp", "port": 1, "media_type": "application/sdp"}
-    wanted |= {"content": load.OFFER.read_bytes().decode(), "first": 0, "uses": 5, "apart": 2}
+    wanted |= {"content": load.OFFER.read_bytes().decode(), "first": 0, "uses": 5, "apart": 5}
     made = paced.requests(wanted, 30)
     assert Counter(one.split(b"Bearer ")[1].split(b"\r\n")[0].decode() for one in made) == {
         token: 5 for _, token in lines
@@ -332,11 +333,30 @@ def test_users_come_back_five_times_with_their_own_jwt(tmp_path):
     assert {len(body) for body in bodies} == {load.OFFER.stat().st_size}
 
 
+def test_one_request_in_five_is_by_somebody_new_at_any_time(tmp_path):
+    """And in one load after another: who has begun in the first comes back in the second."""
+    file = tmp_path / "people"
+    file.write_text("".join(f"10.0.0.1 {number}\n" for number in range(9000)))
+    how = {"people": str(file), "method": "GET", "path": "/token", "port": 1, "media_type": "", "content": ""}
+    warm = load.Seen(requests=4000, seconds=2.0, p50_ms=1, p99_ms=2, max_ms=3, errors=0)
+    firsts = [0, load.after([warm], in_flight=0)]
+    made = [paced.requests({**how, "first": first, "uses": 5, "apart": 1000}, 4000) for first in firsts]
+    tokens = [one.split(b"Bearer ")[1].split(b"\r\n")[0] for some in made for one in some]
+    known = set(tokens[:1000])
+    for begin in range(1000, len(tokens), 5):
+        five = tokens[begin : begin + 5]
+        assert len(set(five) - known) == 1
+        known |= set(five)
+    places = {token: [at for at, one in enumerate(tokens) if one == token] for token in tokens[4:200:5]}
+    assert all(later - earlier == 1001 for found in places.values() for earlier, later in pairwise(found))
+    assert load.users_of(8000) == len(known)
+
+
 def test_who_has_been_asked_for_is_not_asked_for_again():
-    seen = load.Seen(requests=7000, seconds=2.0, p50_ms=1, p99_ms=2, max_ms=3, errors=0)
-    assert load.after([seen]) == 2000  # 8,000 requests at the most, five by each, a thousand users at a time
-    assert load.jwts_used_up(7000, people.People(load.OFFER, 1399))
-    assert not load.jwts_used_up(7000, people.People(load.OFFER, 1400))
+    seen = load.Seen(requests=6968, seconds=2.0, p50_ms=1, p99_ms=2, max_ms=3, errors=0)
+    assert load.after([seen], in_flight=32) == 1400
+    assert load.jwts_used_up(7000, people.People(load.OFFER, 2199))
+    assert not load.jwts_used_up(7000, people.People(load.OFFER, 2200))
 
 
 def test_nginx_cannot_misread_what_the_provider_answers():

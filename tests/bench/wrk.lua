@@ -1,5 +1,6 @@
 -- Requests of varied users for wrk. Arguments: method, path, kind ("empty", "offer" or "json"), file of users, first user, uses, apart, body.
--- Each line of the file is one user: address and token. A user comes back after `apart` others, `uses` times in all.
+-- Each line of the file is one user: address and token. A user comes back after `apart` others, `uses` times in all, and
+-- of all requests one in `uses` is by somebody new: where the first has his fifth, the next his fourth, and so on.
 local users, heads = {}, {}
 local kind, first, uses, apart, before, after
 local sent = 0
@@ -44,8 +45,8 @@ function init(args)
 end
 
 function request()
-  local group = math.floor(sent / (apart * uses))
-  local user = (first + group * apart + sent % apart) % #heads
+  local ahead = (uses - 1 - sent % uses) * math.floor(apart / uses)
+  local user = (first + math.floor(sent / uses) + ahead) % #heads
   sent = sent + 1
   if after then
     return heads[user + 1] .. before .. string.format("%010d", first * 100000 + sent) .. after

@@ -17,7 +17,7 @@ from switchboard.errors import Degraded, GrantUsed, TenantSuspended
 from switchboard.ledger import CLAIM_SECONDS, KEPT_SECONDS, RECORD_SECONDS, Ending, LedgerAway, Reserved, resilient
 from switchboard.ledger.connection import connect
 from switchboard.ledger.memory import BEHIND_SECONDS, MemoryLedger
-from switchboard.ledger.patience import patience
+from switchboard.ledger.patience import Patience
 from switchboard.ledger.redis import LANES, RedisLedger, _bucket
 from switchboard.ledger.resilient import ResilientLedger
 from switchboard.ratelimit import UNLIMITED, Quota
@@ -717,7 +717,7 @@ async def test_a_ledger_that_is_too_slow_for_the_crowd_is_away(local):
 async def test_patience_ends():
     begin = time.monotonic()
     with pytest.raises(TimeoutError):
-        async with patience(0.05):
+        async with Patience(0.05):
             await asyncio.sleep(5)
     assert 0.05 <= time.monotonic() - begin < 1
 
@@ -727,7 +727,7 @@ async def test_patience_does_not_count_what_this_process_computes():
         await asyncio.sleep(0.001)  # it is here soon, but nobody looks
         return "here"
 
-    async with patience(0.05):
+    async with Patience(0.05):
         waiting = asyncio.create_task(answer())
         await asyncio.sleep(0)
         end = time.thread_time() + 0.1
@@ -743,7 +743,7 @@ async def test_patience_does_not_count_what_this_process_is_kept_from_computing(
     busy = [await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass") for _ in range(3)]
     begin = time.monotonic()
     try:
-        async with patience(0.1):
+        async with Patience(0.1):
             while time.monotonic() < begin + 0.6:
                 end = time.thread_time() + 0.002
                 while time.thread_time() < end:
@@ -760,7 +760,7 @@ async def test_patience_where_the_machine_does_not_tell(monkeypatch, tmp_path):
     monkeypatch.setattr("switchboard.ledger.patience.SCHEDULED", tmp_path / "missing")
     begin = time.monotonic()
     with pytest.raises(TimeoutError):
-        async with patience(0.05):
+        async with Patience(0.05):
             await asyncio.sleep(5)
     assert 0.05 <= time.monotonic() - begin < 1
 
@@ -776,7 +776,7 @@ async def test_patience_has_an_end_on_the_wall_too():
     computing = asyncio.create_task(compute())
     begin = time.monotonic()
     with pytest.raises(TimeoutError):
-        async with patience(0.1, at_most=0.15):
+        async with Patience(0.1, at_most=0.15):
             await asyncio.sleep(30)
     assert time.monotonic() - begin < 5
     computing.cancel()
@@ -787,7 +787,7 @@ async def test_patience_takes_an_answer_that_has_arrived():
     here, there = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=here)
     there.sendall(b"here\n")
-    async with patience(0.02, at_most=0.02):
+    async with Patience(0.02, at_most=0.02):
         time.sleep(0.05)  # noqa: ASYNC251 - the stall is what this is about
         assert await reader.readline() == b"here\n"
     writer.close()

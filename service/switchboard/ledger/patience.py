@@ -3,10 +3,9 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import TracebackType
 
 LOOKS = 5  # at the clock, at least
 PASSES = 3  # of the event loop, in which an answer that has arrived is read, parsed and handed over
@@ -16,9 +15,8 @@ SCHEDULED = Path(
 )  # of this thread, in nanoseconds: it ran, it could have run; and how often
 
 
-@asynccontextmanager
-async def patience(seconds: float, at_most: float = math.inf) -> AsyncIterator[None]:
-    """Like `asyncio.timeout`, but for what the other side takes.
+class Patience:
+    """Like `asyncio.timeout`, as a block (`async with`), but for what the other side takes.
 
     A burst of requests can keep the event loop from its sockets for much longer than Redis takes, and a busy machine
     can keep this process from its processor; a timeout that fires first would call a healthy Redis dead just when many
@@ -32,30 +30,40 @@ async def patience(seconds: float, at_most: float = math.inf) -> AsyncIterator[N
     Raises:
         TimeoutError: the block took too long.
     """
-    loop = asyncio.get_running_loop()
-    interval, last = seconds / LOOKS, time.monotonic() + at_most
-    end = math.inf  # known at the first look: few answers take so long that there is one
 
-    timer: asyncio.Handle
+    __slots__ = ("_bound", "_end", "_interval", "_last", "_loop", "_seconds", "_timer")
 
-    async with asyncio.timeout(None) as bound:
+    def __init__(self, seconds: float, at_most: float = math.inf) -> None:
+        self._seconds = seconds
+        self._interval = seconds / LOOKS
+        self._end = math.inf  # known at the first look: few answers take so long that there is one
+        self._last = time.monotonic() + at_most
+        self._bound = asyncio.timeout(None)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.Handle | None = None
 
-        def look(passes: int) -> None:
-            nonlocal end, timer
-            waited = _waited()
-            end = min(end, waited + seconds - interval)
-            if waited < end and time.monotonic() < last:
-                timer = loop.call_later(interval, look, passes)
-            elif passes:
-                timer = loop.call_soon(look, passes - 1)
-            else:
-                bound.reschedule(loop.time())
+    async def __aenter__(self) -> None:
+        await self._bound.__aenter__()
+        first = min(self._interval, self._last - time.monotonic())
+        self._timer = self._loop.call_later(first, self._look, PASSES)
 
-        timer = loop.call_later(min(interval, at_most), look, PASSES)
-        try:
-            yield
-        finally:
-            timer.cancel()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None  # it knows this object: each request would leave some garbage that only a collection finds
+        await self._bound.__aexit__(kind, error, trace)
+
+    def _look(self, passes: int) -> None:
+        waited = _waited()
+        self._end = min(self._end, waited + self._seconds - self._interval)
+        if waited < self._end and time.monotonic() < self._last:
+            self._timer = self._loop.call_later(self._interval, self._look, passes)
+        elif passes:
+            self._timer = self._loop.call_soon(self._look, passes - 1)
+        else:
+            self._bound.reschedule(self._loop.time())
 
 
 def _waited() -> float:

@@ -14,7 +14,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from switchboard.ledger import LedgerAway
-from switchboard.ledger.patience import patience
+from switchboard.ledger.patience import Patience
 
 MOST = 128  # commands in one piece: Redis is busy with it for a few milliseconds
 AT_ONCE = 4  # pieces under way: enough to keep a Redis busy that is some milliseconds away
@@ -83,7 +83,7 @@ class Pipeline:
 
     async def _converse(self, piece: Sequence[Asked]) -> None:
         try:
-            async with patience(self._wait, at_most=self._at_most):
+            async with Patience(self._wait, at_most=self._at_most):
                 await self._answer(piece, await self._connection())
         except Exception as error:  # noqa: BLE001 - whatever it is, each of them hears of it
             # Those who wait would wait for the same; they may try another time, or do without.

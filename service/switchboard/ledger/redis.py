@@ -34,7 +34,7 @@ from switchboard.ledger import (
     Sweep,
 )
 from switchboard.ledger.connection import Commands
-from switchboard.ledger.patience import patience
+from switchboard.ledger.patience import Patience
 from switchboard.ledger.pipeline import Pipeline
 from switchboard.ratelimit import Quota, Standing, Window
 
@@ -314,7 +314,7 @@ class RedisLedger:
 
     async def _within(self, seconds: float, step: Awaitable[Any]) -> Any:
         try:
-            async with patience(seconds, at_most=STALLED * seconds):
+            async with Patience(seconds, at_most=STALLED * seconds):
                 return await step
         except Exception as error:
             raise _away(error) from error

@@ -19,7 +19,7 @@ from switchboard.calls import Call, EndedBy, Opening
 from switchboard.errors import Degraded
 from switchboard.ledger import Ending, Ledger, LedgerAway, Reservation, Reserved, Sweep
 from switchboard.ledger.memory import MemoryLedger
-from switchboard.ledger.patience import patience
+from switchboard.ledger.patience import Patience
 
 PROBE_SECONDS = 0.25  # between two looks whether the ledger is back; longer than a step may take
 LANE_SECONDS = 0.1  # that a step waits for its lane, not counting what this process computes meanwhile
@@ -305,7 +305,7 @@ class ResilientLedger:
     async def _lane(self, lanes: asyncio.Semaphore) -> AsyncIterator[None]:
         if lanes.locked():
             try:
-                async with patience(LANE_SECONDS):
+                async with Patience(LANE_SECONDS):
                     await lanes.acquire()
             except TimeoutError:
                 raise LedgerAway("TooSlow") from None
