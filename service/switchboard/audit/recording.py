@@ -126,8 +126,9 @@ class _Decision:
             await self._audit.write(event)
             stands = error is None
         finally:
-            if not stands and event.undo is not None:
-                await event.undo()
+            undo, event.undo = event.undo, None  # it knows its event, and is garbage now that no collection need find
+            if not stands and undo is not None:
+                await undo()
 
 
 def _verdict(refusal: Refusal) -> tuple[Literal["denied", "error"], str]:
