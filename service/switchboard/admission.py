@@ -23,6 +23,7 @@ from switchboard.identity.verifier import Verifier
 from switchboard.presets import Asked, Preset, Session, Tailored
 from switchboard.providers import Provider
 from switchboard.tenants import Origins, Tenant
+from switchboard.values import light_dataclass
 
 FORMER_SECONDS = MAX_SECONDS + 300.0  # the longest call, opened by a request in flight, and tries to end it
 MOST_FORMER = 64  # providers that were changed within that time: an HTTP address and some keys each
@@ -92,7 +93,7 @@ class KillSwitch:
         self.suspended: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Identified:
     """Who the caller is, and the grant if that is how they came."""
 
@@ -102,7 +103,7 @@ class Identified:
     grant: Grant | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Admitted:
     """A caller who may, with the session made for them."""
 

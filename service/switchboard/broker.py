@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ from switchboard.providers import Opened
 from switchboard.ratelimit import UNLIMITED, Standing
 from switchboard.reports import Report
 from switchboard.sdp import check_offer
+from switchboard.values import light_dataclass
 from switchboard.waiting import Waits
 
 MIN_TTL = 10  # seconds; the provider mints nothing shorter
@@ -47,7 +48,7 @@ async def _never() -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Wish(Asked):
     """What a caller asks of /token: a session, and a lifetime in seconds; each may be left out."""
 
@@ -56,7 +57,7 @@ class Wish(Asked):
     """Whether the caller has gone away meanwhile: nobody would use the secret."""
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Offer(Asked):
     """What a caller posts to /sdp: the browser's SDP, and which session it is for."""
 
@@ -66,7 +67,7 @@ class Offer(Asked):
     """Whether the caller has gone away meanwhile: nobody would hear the answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Credential:
     """What /token hands out: the provider's client secret or a grant, until when (unix seconds), where to use it."""
 
@@ -79,7 +80,7 @@ class Credential:
     """What the caller asked for in vain, as far as that does no harm."""
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Answer:
     """What /sdp hands out: the provider's SDP answer and the call's id, if the provider gives its calls one."""
 

@@ -1,8 +1,9 @@
 """Calls: what a relayed offer started."""
 
 import re
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from switchboard.values import light_dataclass
 
 EndedBy: TypeAlias = Literal["owner", "deadline", "idle", "replaced", "admin", "suspended", "provider"]
 
@@ -11,7 +12,7 @@ GRACE_SECONDS = 60  # later than that no provider's clock can still have it open
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Opening:
     """What a provider opened, and for which preset; `key_name` names the key that alone can end it, never its value."""
 
@@ -22,7 +23,7 @@ class Opening:
     key_name: str
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Call:
     """A call in the register. Times are unix seconds of the register's own clock."""
 

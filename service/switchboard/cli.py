@@ -32,10 +32,10 @@ FILE = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False)
 FILE_OR_INPUT = click.Path(path_type=Path, exists=True, readable=True, dir_okay=False, allow_dash=True)
 STANDARD_INPUT = Path("-")
 LAST_SECONDS = 0.1
-# Looks for garbage: no request leaves any, so what is young is mostly what stays (users, calls). Seldom, because Python's
-# own 700 objects are less than one request makes; and for a few milliseconds at most, so that nobody waits longer.
-YOUNG_OBJECTS = 10_000  # between two looks
-YOUNG_LOOKS = 2  # after which those who have outlived them are looked at as well
+# Looks for garbage: no request leaves any, so what is young is mostly what stays (users, calls). Seldom, because
+# Python's own 700 objects are less than one request makes; in pieces, so that nobody waits for long.
+YOUNG_OBJECTS = 50_000  # between two looks; a thousand requests in flight are about as many
+YOUNG_LOOKS = 1  # after which those who have outlived them are looked at as well
 
 
 class Moment(click.ParamType[str]):

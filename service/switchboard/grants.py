@@ -9,7 +9,6 @@ import os
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from switchboard.errors import GrantExpired, InvalidRequest, InvalidToken, OriginNotAllowed
 from switchboard.identity import Principal
+from switchboard.values import light_dataclass
 
 PREFIX = "ek_swb_"
 MAX_BYTES = 16 * 1024  # of a token: it travels in a header
@@ -28,7 +28,7 @@ _NONCE_BYTES = 12
 _KEY_ID_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Grant:
     """What a grant says: who may open one call with which preset and overrides, until when (unix seconds).
 

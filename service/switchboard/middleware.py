@@ -44,6 +44,8 @@ CUT_OFF = "This process ended before it could finish this; nothing of it was han
 
 UNREPEATED = {"x-should-retry": "false"}  # it may have begun, and SDKs would repeat an offer by themselves
 
+_VARY = (b"vary", b"Origin")
+_EXPOSED = (b"access-control-expose-headers", EXPOSED_HEADERS.encode())
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _log = structlog.get_logger("switchboard.http")
@@ -167,10 +169,10 @@ class Cors:
 
         async def send_with_cors(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), (b"vary", b"Origin")]
+                headers = [*message.get("headers", ()), _VARY]
                 if allowed and not scope.get("origin_refused"):
                     headers.append((b"access-control-allow-origin", (origin or "").encode("latin-1")))
-                    headers.append((b"access-control-expose-headers", EXPOSED_HEADERS.encode()))
+                    headers.append(_EXPOSED)
                 message["headers"] = headers
             await send(message)
 

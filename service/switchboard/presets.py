@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from switchboard.errors import InvalidRequest, OverrideNotAllowed, PresetNotAllowed
 from switchboard.identity import claim_at
 from switchboard.sessions import TYPES, path_text, problems, with_value
+from switchboard.values import light_dataclass
 
 Session: TypeAlias = Mapping[str, Any]
 
@@ -64,7 +65,7 @@ class TextUpTo:
 Rule: TypeAlias = OneOf | Between | TextUpTo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light_dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a caller asks for: a preset by name, and changes of its session; each may be left out.
 
@@ -81,7 +82,7 @@ class Asked:
     outdated: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Tailored:
     """A session made for one caller; what in it the caller chose, in the form of a session and by path, and the paths
     of what was asked for in vain.

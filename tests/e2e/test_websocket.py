@@ -6,6 +6,7 @@ import os
 import ssl
 import subprocess
 from contextlib import asynccontextmanager, closing
+from typing import Any
 from urllib.parse import urlsplit
 
 import openai
@@ -64,7 +65,7 @@ async def behind_tls(url, folder):
             while chunk := await reader.read(65536):
                 writer.write(chunk)
 
-    carrying = set()
+    carrying: set[Any] = set()
 
     async def carry(reader, writer):
         carrying.add(asyncio.current_task())

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from switchboard.ratelimit import Standing
+from switchboard.values import light_dataclass
 
 Action: TypeAlias = Literal[
     "token.mint",
@@ -25,7 +26,7 @@ UNDECIDED = "internal_error"  # what a decision that never came about is recorde
 MAX_TEXT = 256  # of any string in a record: a header may hold kilobytes of anything
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Caller:
     """Who sent a request, as the border saw it; nothing of it is verified."""
 

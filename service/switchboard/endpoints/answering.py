@@ -29,6 +29,7 @@ NO_STORE = {"cache-control": "no-store"}
 MOST_DROPPED = 16  # names in one header; the audit has them all
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody hears it, metrics show it
 
+_JSON = [(b"content-type", b"application/json"), *((name.encode(), value.encode()) for name, value in NO_STORE.items())]
 _TOKEN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
@@ -36,7 +37,10 @@ def json_answer(
     content: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})
 ) -> Response:
     """An answer that no cache may keep: it is about one caller, and may hold a credential."""
-    return Response(orjson.dumps(content), status, {**headers, **NO_STORE}, "application/json")
+    response = Response(orjson.dumps(content), status)
+    # Past Starlette's own way of adding them, which looks at each name and value anew.
+    response.raw_headers += [*_JSON, *((name.encode(), value.encode("latin-1")) for name, value in headers.items())]
+    return response
 
 
 def with_dropped(headers: Mapping[str, str], dropped: Sequence[str]) -> Mapping[str, str]:

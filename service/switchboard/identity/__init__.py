@@ -3,15 +3,16 @@
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from switchboard.values import light_dataclass
 
 __all__ = ["MISSING", "Principal", "UserKeys", "claim_at"]
 
 MISSING: Any = object()
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Principal:
     """A verified end user. The subject never leaves the process; `UserKeys` makes what may."""
 

@@ -1,16 +1,16 @@
 """Tokens that were verified before: a browser sends the same one several times, and its signature stays right."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from hashlib import sha256
 
 from switchboard.identity import Principal
 from switchboard.identity.keys import KeySource, VerificationKey
+from switchboard.values import light_dataclass
 
 MAX_TOKENS = 4096  # some kilobytes each, claims included
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Known:
     """What verifying a token has shown, and for how long it holds: unix seconds, the issuer's leeway included."""
 

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from switchboard.calls import Call, EndedBy, Opening
 from switchboard.ratelimit import Quota, Standing
+from switchboard.values import light_dataclass
 
 __all__ = ["Ending", "Full", "Ledger", "LedgerAway", "Reservation", "Reserved", "Slot", "Sweep"]
 
@@ -21,7 +22,7 @@ RECORD_SECONDS = 5.0  # after which a sweeper puts on record what has ended, if 
 LISTED = 1000  # calls in one answer, at most
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Slot:
     """What an offer asks of the register.
 
@@ -49,7 +50,7 @@ class Slot:
         return min(MIN_CALL_SECONDS, self.call_seconds)
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Reservation:
     """What is asked of the ledger before the provider is asked.
 
@@ -67,7 +68,7 @@ class Reservation:
     slot: Slot | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Full:
     """No slot: which cap is reached (`offer`: this very offer is being opened), and when one frees, in seconds."""
 
@@ -75,7 +76,7 @@ class Full:
     frees_in: float
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Reserved:
     """What became of a reservation.
 
@@ -91,7 +92,7 @@ class Reserved:
     """A call that has to be ended before the same reservation is tried again."""
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Ending:
     """A call as it stands after it was to be ended, and whether this step, not an earlier one, ended it."""
 

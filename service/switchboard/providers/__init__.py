@@ -1,13 +1,14 @@
 """Providers: upstreams with three operations: mint a client secret, open a call, hang up."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from switchboard.values import light_dataclass
 
 __all__ = ["Minted", "Opened", "Provider"]
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Minted:
     """A client secret (`ek_…`), what the provider said about it, and where a browser posts its offer with it.
 
@@ -21,7 +22,7 @@ class Minted:
     provider_request_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Opened:
     """A call that the provider has opened: its id, its SDP answer, and the name of the key it belongs to.
 

@@ -4,8 +4,7 @@ back. Our own, because no library lets a single one through; docs/decisions/0018
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from switchboard.errors import ProviderBusy, ProviderTimeout, ProviderUnavailable, Refusal
 from switchboard.providers.events import BreakerClosed, BreakerOpened, Observe
@@ -40,27 +39,13 @@ class Breaker:
         """Whether the provider is taken to be down."""
         return self._probe_at is not None
 
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Let one request through, and learn from how it ends.
+    def guard(self) -> "_Guard":
+        """A block (`with`) for one request, which is let through, and learned from when it ends.
 
         Raises:
             ProviderBusy: the provider is down, and this is not the request that looks whether it is back.
         """
-        is_probe = self._enter()
-        try:
-            yield
-        except (ProviderUnavailable, ProviderTimeout) as error:
-            self._failed(error.cause, is_probe=is_probe)
-            raise
-        except (Refusal, KeyRefused):
-            self._answered(is_probe=is_probe)
-            raise
-        except BaseException:  # cancelled, or a defect of ours: it says nothing
-            if is_probe:
-                self._is_probed = False
-            raise
-        self._answered(is_probe=is_probe)
+        return _Guard(self._enter, self._leave)
 
     def check(self) -> None:
         """Whether a request would be let through now.
@@ -80,6 +65,14 @@ class Breaker:
         self.check()
         self._is_probed = self.is_open
         return self._is_probed
+
+    def _leave(self, error: BaseException | None, is_probe: bool) -> None:
+        if isinstance(error, ProviderUnavailable | ProviderTimeout):
+            self._failed(error.cause, is_probe=is_probe)
+        elif error is None or isinstance(error, Refusal | KeyRefused):
+            self._answered(is_probe=is_probe)
+        elif is_probe:  # cancelled, or a defect of ours: it says nothing
+            self._is_probed = False
 
     def _answered(self, *, is_probe: bool) -> None:
         if not is_probe:
@@ -101,3 +94,20 @@ class Breaker:
                 return
         self._probe_at = now + self._wait
         self._observe(BreakerOpened(why, self._wait, again=is_probe))
+
+
+class _Guard:
+    """No generator: it stands around every request."""
+
+    __slots__ = ("_enter", "_is_probe", "_leave")
+
+    def __init__(self, enter: Callable[[], bool], leave: Callable[[BaseException | None, bool], None]) -> None:
+        self._enter = enter
+        self._leave = leave
+        self._is_probe = False
+
+    def __enter__(self) -> None:
+        self._is_probe = self._enter()
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
+        self._leave(error, self._is_probe)

@@ -2,8 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from switchboard.calls import GRACE_SECONDS, MAX_SECONDS
@@ -15,6 +14,7 @@ LONGEST_SECONDS = 300.0  # each refusal doubles the time
 FORMER_SECONDS = float(MAX_SECONDS + GRACE_SECONDS)  # as long as a call can live that a former value opened
 NO_KEY = "The voice provider takes none of this service's keys at present; its operator has to see to that."
 NO_VALUE = "no_token"  # why a key is set aside that nobody has refused
+SILENCE = (ProviderUnavailable, ProviderTimeout)  # of which nothing is learned of a key
 MAX_FORMER = 4  # values of one key: more changes within an hour are a mistake
 
 
@@ -136,27 +136,18 @@ class Keys:
         none_left.untried = True
         raise none_left
 
-    @contextmanager
-    def trying(self, standing: Standing) -> Iterator[ProviderKey]:
-        """Use a key for one request; how that ends decides on the key."""
-        key = standing.key
-        is_probe = standing.is_probed = standing.aside_until is not None
-        try:
-            yield key
-        except KeyRefused as refusal:
+    def trying(self, standing: Standing) -> "_Trial":
+        """A block (`with`) that uses a key for one request; how that ends decides on the key."""
+        return _Trial(standing, self._learn)
+
+    def _learn(self, standing: Standing, key: ProviderKey, error: BaseException | None, is_probe: bool) -> None:
+        if isinstance(error, KeyRefused):
             if standing.key is key:  # else another value has come meanwhile
-                self._set_aside(standing, refusal.why, is_probe=is_probe)
-            raise
-        except (ProviderUnavailable, ProviderTimeout):  # nothing is learned of the key
-            self._release(standing, key, is_probe=is_probe)
-            raise
-        except Refusal:
+                self._set_aside(standing, error.why, is_probe=is_probe)
+        elif error is None or (isinstance(error, Refusal) and not isinstance(error, SILENCE)):
             self._take_back(standing, key, is_probe=is_probe)
-            raise
-        except BaseException:
+        else:
             self._release(standing, key, is_probe=is_probe)
-            raise
-        self._take_back(standing, key, is_probe=is_probe)
 
     def _may_be_probed(self, standing: Standing) -> bool:
         return standing.aside_until is not None and not standing.is_probed and self._clock() >= standing.aside_until
@@ -176,3 +167,26 @@ class Keys:
     def _take_back(self, standing: Standing, key: ProviderKey, *, is_probe: bool) -> None:
         if is_probe and standing.key is key and standing.welcome():
             self._observe(KeyBack(key.name))
+
+
+class _Trial:
+    """No generator: it stands around every request."""
+
+    __slots__ = ("_is_probe", "_key", "_learn", "_standing")
+
+    def __init__(
+        self, standing: Standing, learn: Callable[[Standing, ProviderKey, BaseException | None, bool], None]
+    ) -> None:
+        self._standing = standing
+        self._learn = learn
+        self._key = standing.key
+        self._is_probe = False
+
+    def __enter__(self) -> ProviderKey:
+        standing = self._standing
+        self._key = standing.key
+        self._is_probe = standing.is_probed = standing.aside_until is not None
+        return self._key
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
+        self._learn(self._standing, self._key, error, self._is_probe)

@@ -6,7 +6,6 @@ Why it is pyreqwest, and what it lacks: docs/decisions/0003-provider-client.md.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, Self
 from urllib.parse import urlsplit
@@ -21,6 +20,8 @@ from pyreqwest.exceptions import (
 )
 from pyreqwest.multipart import FormBuilder, PartBuilder
 from pyreqwest.response import Response
+
+from switchboard.values import light_dataclass
 
 CONNECT_SECONDS = 5.0  # TCP and TLS; three lost packets
 READ_SECONDS = 10.0  # without a single byte: long before others give up, a provider that hangs is not worth waiting for
@@ -62,7 +63,7 @@ class BrokenReply(TransportError):
     """Sent, and the answer was cut off, not HTTP, or larger than allowed."""
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Part:
     """One part of a multipart/form-data body (RFC 7578): typed, and without a file name."""
 
@@ -71,7 +72,7 @@ class Part:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Reply:
     """A provider's answer: those of its headers that are read (lower case), and its body."""
 
@@ -174,7 +175,7 @@ class PyreqwestTransport:
                 request = request.streamed_read_buffer_limit(0)
             async with request.build_streamed() as response:
                 head = Reply(response.status, _headers(response), b"")
-                return Reply(head.status, head.headers, await _read(response.body_reader.read, max_bytes))
+                return Reply(head.status, head.headers, await _body(response, max_bytes))
         except PyreqwestError as error:
             raise _translated(error, head) from error
         except BrokenReply as error:
@@ -276,12 +277,21 @@ def _form(parts: Sequence[Part]) -> FormBuilder:
     return form
 
 
-async def _read(read: Callable[[int], object], max_bytes: int) -> bytes:
+async def _body(response: Response, max_bytes: int) -> bytes:
+    if 0 <= _length(response) <= max_bytes:  # there cannot be more, and in one piece it is cheaper
+        return bytes(await response.bytes())
     content = bytearray()
-    while True:
-        chunk = await read(64 * 1024)  # type: ignore[misc]
-        if chunk is None:
-            return bytes(content)
+    while (chunk := await response.body_reader.read(64 * 1024)) is not None:
         content += chunk
         if len(content) > max_bytes:
             raise BrokenReply(f"more than {max_bytes} bytes")
+    return bytes(content)
+
+
+def _length(response: Response) -> int:
+    """What the answer says that it holds; -1 if it does not say, in digits."""
+    try:
+        value = response.get_header("content-length") or ""
+    except ValueError:
+        return -1
+    return int(value[:20]) if value.isascii() and value.isdigit() else -1

@@ -6,14 +6,14 @@ library `limits`.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from limits import RateLimitItem, RateLimitItemPerSecond, parse_many
 
 from switchboard.errors import RateLimited, Refusal
+from switchboard.values import light_dataclass
 
 Scope: TypeAlias = Literal["user", "tenant"]
 Counted: TypeAlias = Literal["requests", "seconds of calls"]
@@ -58,7 +58,7 @@ class Quota:
         return f"{limit} per {_UNITS.get(self.seconds, f'{self.seconds} seconds')} {whose}"
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Window:
     """A quota as it stands: what is left of it, and in how many seconds it begins anew."""
 
@@ -72,7 +72,7 @@ class Window:
         return max(1, math.ceil(self.resets_in))
 
 
-@dataclass(frozen=True, slots=True)
+@light_dataclass(frozen=True, slots=True)
 class Standing:
     """All windows that a request was held against, after it was counted; `exceeded` if it did not fit into some."""
 
@@ -92,14 +92,9 @@ class Standing:
         refusal.standing = self
         return refusal
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """A refusal inside the block tells the caller of this standing too: the request has been counted."""
-        try:
-            yield
-        except Refusal as refusal:
-            refusal.standing = self
-            raise
+    def shown(self) -> "_Shown":
+        """A refusal inside the block (`with`) tells the caller of this standing too: the request has been counted."""
+        return _Shown(self)
 
     def headers(self) -> Mapping[str, str]:
         """`RateLimit-Policy` and `RateLimit`.
@@ -116,6 +111,22 @@ class Standing:
             "ratelimit-policy": ", ".join(one.quota.policy for one in shown),
             "ratelimit": ", ".join(f'"{one.quota.name}";r={one.remaining};t={one.seconds}' for one in shown),
         }
+
+
+class _Shown:
+    """No generator: it stands around every request."""
+
+    __slots__ = ("_standing",)
+
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Refusal):
+            error.standing = self._standing
 
 
 UNLIMITED = Standing(())
