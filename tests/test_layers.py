@@ -26,6 +26,7 @@ LAYERS = [
     {"presets", "sdp", "ratelimit"},
     {"identity", "waiting"},
     {"reports", "errors", "sessions", "data", "clientaddress", "calls", "clock", "logcontext"},
+    {"values"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 STANDALONE = {"emulator", "web"}  # the emulator stands for somebody else's program: it may use `sessions` alone
@@ -80,7 +81,7 @@ def test_only_the_top_reads_settings():
 
 BUSINESS = {
     "broker", "operators", "leash", "clock", "admission", "grants", "presets", "tenants", "calls", "ledger", "identity",
-    "sdp", "providers", "waiting",
+    "sdp", "providers", "waiting", "values",
 }  # fmt: skip
 
 

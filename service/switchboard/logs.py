@@ -112,7 +112,10 @@ def _complete(part: str, shows_exception: Processor, logger: Any, method: str, e
 def redact(_: Any, __: str, line: Any) -> str:
     """Replace whatever looks like a credential in a line that is about to be written."""
     text = str(line)
-    return _CREDENTIAL.sub("[redacted]", text) if any(mark in text for mark in _MARKS) else text
+    for mark in _MARKS:
+        if mark in text:
+            return _CREDENTIAL.sub("[redacted]", text)
+    return text
 
 
 def lines_dropped() -> int:

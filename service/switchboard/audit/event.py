@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
 from switchboard.ratelimit import Standing
@@ -73,10 +74,12 @@ class Event:
 
     def record(self) -> dict[str, Any]:
         """The audit record: every field that is known, every text bounded."""
-        return {name: bounded(value) for name in RECORDED if (value := getattr(self, name)) not in (None, ())}
+        known = zip(RECORDED, _recorded(self), strict=True)
+        return {name: bounded(value) for name, value in known if value is not None and value != ()}
 
 
 RECORDED = tuple(field.name for field in fields(Event) if field.name not in ("undo", "standing"))
+_recorded = attrgetter(*RECORDED)
 
 
 def bounded(value: Any) -> Any:
