@@ -33,7 +33,7 @@ def test_it_takes_nothing_new():
     with pytest.raises(AttributeError):
         Point(1).z = 1  # type: ignore[attr-defined]
     with pytest.raises(TypeError):
-        Named("a")  # type: ignore[misc]  # not by its place
+        Named("a")  # type: ignore[call-arg]  # not by its place
     assert Named(name="a").name == "a"
 
 

@@ -34,7 +34,7 @@ STANDARD_INPUT = Path("-")
 LAST_SECONDS = 0.1
 # Looks for garbage: no request leaves any, so what is young is mostly what stays (users, calls). Seldom, because
 # Python's own 700 objects are less than one request makes; in pieces, so that nobody waits for long.
-YOUNG_OBJECTS = 50_000  # between two looks; a thousand requests in flight are about as many
+YOUNG_OBJECTS = 100_000  # between two looks; a thousand requests in flight have some 60,000
 YOUNG_LOOKS = 1  # after which those who have outlived them are looked at as well
 
 

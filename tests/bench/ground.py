@@ -13,7 +13,7 @@ from typing import Any
 import ryaml
 
 from tests.bench import nginx
-from tests.bench.cores import Cores
+from tests.bench.cores import Cores, shielded
 from tests.bench.people import ISSUER, LEGACY, Signer
 from tests.bench.program import Failed, Program
 from tests.support import world
@@ -205,5 +205,6 @@ def ground(cores: Cores) -> Iterator[Ground]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(MAX_FILES, most), most))
     with ExitStack() as stack:
+        stack.enter_context(shielded(cores))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="switchboard-bench-")))
         yield Ground(stack, folder, cores)

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from tests.bench import __main__ as bench
 from tests.bench import clients, figures, growth, load, nginx, paced, parts, people, profile
-from tests.bench.cores import Busy, cpu_seconds, family, megabytes
+from tests.bench.cores import Busy, Cores, cpu_seconds, family, megabytes, shielded
 from tests.bench.figures import Results, judge, percentile, ratio, targets, to_accept
 from tests.bench.page import page
 from tests.bench.program import Failed, Program
@@ -331,6 +331,17 @@ def test_users_come_back_five_times_with_their_own_jwt(tmp_path):
     bodies = [one.partition(b"\r\n\r\n")[2] for one in made]
     assert len(set(bodies)) == 30
     assert {len(body) for body in bodies} == {load.OFFER.stat().st_size}
+
+
+def test_nobody_else_is_on_the_core_of_the_subject():
+    cores = Cores.of_this_machine()
+    with subprocess.Popen(["sleep", "20"]) as daemon:
+        with shielded(cores) as moved:
+            assert moved > 0
+            assert os.sched_getaffinity(daemon.pid) == cores.others
+            assert os.sched_getaffinity(0) == cores.all
+        assert os.sched_getaffinity(daemon.pid) == cores.all
+        daemon.kill()
 
 
 def test_one_request_in_five_is_by_somebody_new_at_any_time(tmp_path):

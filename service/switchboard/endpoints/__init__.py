@@ -30,8 +30,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def resource(path: str, **handlers: Endpoint) -> Route:
     """One route for all methods of a path, so that a 405 names every method in `Allow` (RFC 9110, section 15.5.6)."""
 
-    async def dispatch(request: Request) -> Response:
-        return await handlers[request.method](request)
+    def dispatch(request: Request) -> Awaitable[Response]:
+        return handlers[request.method](request)
 
     route = Route(path, dispatch, methods=list(handlers))
     # Starlette adds HEAD to GET; a HEAD that mints, or asks a provider, would be a surprise on somebody's bill.

@@ -9,7 +9,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from typing import TypeVar
 
 from limits import parse_many
@@ -57,9 +57,9 @@ class Edge:
         return limited
 
     def _counting(self, endpoint: Endpoint) -> Endpoint:
-        async def counting(request: Request) -> Response:
+        def counting(request: Request) -> Awaitable[Response]:
             self._count((request.client.host if request.client else "") or UNKNOWN)
-            return await endpoint(request)
+            return endpoint(request)
 
         return counting
 

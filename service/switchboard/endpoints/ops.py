@@ -83,11 +83,11 @@ def _while_taking_work(readiness: Readiness, route: Route) -> Route:
 
 
 def _refusing(readiness: Readiness, endpoint: Endpoint) -> Endpoint:
-    async def refusing(request: Request) -> Response:
+    def refusing(request: Request) -> Awaitable[Response]:
         # What there is, may be asked to the end.
         if readiness.refuses and request.method != "OPTIONS":
             raise Draining(retry_after=RETRY_SECONDS)
-        return await endpoint(request)
+        return endpoint(request)
 
     return refusing
 

@@ -8,7 +8,7 @@ Sources: the OpenAI OpenAPI description and openai-python 3.51.0, `resources/rea
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -207,7 +207,7 @@ class OpenAI:
             raise Unreachable("no token at present")
         return {self._dialect.key_header: self._dialect.key_prefix + key.value}
 
-    async def _send(
+    def _send(
         self,
         request: Request,
         signature: Headers,
@@ -216,8 +216,8 @@ class OpenAI:
         timeout: float,
         max_bytes: int = MAX_JSON_BYTES,
         head_first: bool = False,
-    ) -> Reply:
-        return await self._transport.post(
+    ) -> Awaitable[Reply]:
+        return self._transport.post(
             self._base_url + request.path,
             operation=operation,
             headers={**request.headers, **signature, "user-agent": USER_AGENT},
