@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -144,6 +145,15 @@ async def test_an_idle_connection_may_stay_between_requests(address, monkeypatch
     last = healthy.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
     answer = await converse(address, healthy, last, pause=0.3)
     assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
+async def test_a_connection_idles_as_well_after_a_body_that_was_late(address, monkeypatch):
+    """Its answer was out before: what comes next is no head that takes its time."""
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.1)
+    refused = b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab"
+    last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = await converse(address, refused, b"cd", last, pause=0.3)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"405", b"200"]
 
 
 @pytest.fixture
