@@ -159,7 +159,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._timer is None and (self._in_head or (was_between and self._is_between)):
+        if self._timer is None and (self._in_head or (was_between and not self._began_now)):
             # Not before: a head that comes in one piece, as nearly all do, needs no clock. Between two requests as
             # well: empty lines before a head end the time of an idle connection, and begin no other.
             self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)

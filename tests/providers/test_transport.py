@@ -129,6 +129,33 @@ async def test_a_header_that_is_no_text_is_as_good_as_absent(transport):
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        b"Content-Length: " + b"0" * 24 + b"300000\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: gzip\r\n",
+    ],
+    ids=["of-many-digits", "beside-chunks", "beside-a-coding"],
+)
+@pytest.mark.parametrize("head_first", [False, True])
+async def test_a_length_that_is_not_the_bodys_lifts_no_bound(transport, said, head_first):
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        body = b"x" * 300_000
+        writer.write(b"HTTP/1.1 200 OK\r\n" + said + b"\r\n")
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if b"chunked" in said else body)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(BrokenReply, match="more than 100000 bytes"):
+            await post(transport, url, head_first=head_first)
+
+
+@pytest.mark.parametrize(
     ("begin", "line", "expected"),
     [
         (b"HTTP/1.1 200 OK\r\n", b"X-Filler: " + b"x" * 1000 + b"\r\n", BrokenReply),  # too large

@@ -28,6 +28,7 @@ READ_SECONDS = 10.0  # without a single byte: long before others give up, a prov
 IDLE_SECONDS = 60.0  # shorter than what load balancers grant, so that they never close under a request
 NOT_CONNECTED = "client error (Connect)"  # among hyper's causes when no connection came about
 READ_HEADERS = ("content-type", "location", "retry-after", "retry-after-ms", "x-request-id", "apim-request-id")
+MAX_DIGITS = 19  # of a length
 MAX_IDLE = 512  # kept connections: a thousand calls a second at 250 ms use half of them
 PING_SECONDS, PONG_SECONDS = 10.0, 5.0  # HTTP/2 has one connection for everything: one that is dead has to be noticed
 PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
@@ -289,9 +290,11 @@ async def _body(response: Response, max_bytes: int) -> bytes:
 
 
 def _length(response: Response) -> int:
-    """What the answer says that it holds; -1 if it does not say, in digits."""
+    """What the answer says that it holds; -1 if not by digits and those alone (RFC 9112, section 6.3)."""
     try:
         value = response.get_header("content-length") or ""
+        if response.get_header("transfer-encoding") is not None:
+            return -1
     except ValueError:
         return -1
-    return int(value[:20]) if value.isascii() and value.isdigit() else -1
+    return int(value) if len(value) < MAX_DIGITS and value.isascii() and value.isdigit() else -1
