@@ -156,6 +156,27 @@ async def test_a_connection_idles_as_well_after_a_body_that_was_late(address, mo
     assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"405", b"200"]
 
 
+@pytest.mark.parametrize("earlier", [[], [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]], ids=["first", "reused"])
+async def test_a_websocket_has_no_head_to_wait_for(serving, earlier, monkeypatch):
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await PlainTextResponse("well")(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        await asyncio.sleep(0.3)
+        await send({"type": "websocket.send", "text": "still here"})
+        await send({"type": "websocket.close"})
+
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.1)
+    upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    upgrade += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    close = b"\x88\x80\x00\x00\x00\x00"
+    answer = await converse(await serving(app), *earlier, upgrade, b"", close, pause=0.25)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200"] * len(earlier) + [b"101"]
+    assert b"still here" in answer
+
+
 @pytest.fixture
 async def serving():
     """Any app behind the protocol; gives its address."""

@@ -126,7 +126,7 @@ class _Decision:
             await self._audit.write(event)
             stands = error is None
         finally:
-            undo, event.undo = event.undo, None  # it knows its event, and is garbage now that no collection need find
+            undo, event.undo = event.undo, None  # it holds its event: a circle, which only the collector would free
             if not stands and undo is not None:
                 await undo()
 

@@ -30,6 +30,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def resource(path: str, **handlers: Endpoint) -> Route:
     """One route for all methods of a path, so that a 405 names every method in `Allow` (RFC 9110, section 15.5.6)."""
 
+    # No coroutine of its own, which each request would pay for: `Answering` awaits what this gives.
     def dispatch(request: Request) -> Awaitable[Response]:
         return handlers[request.method](request)
 

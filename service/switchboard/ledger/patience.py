@@ -52,7 +52,7 @@ class Patience:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None  # it knows this object: each request would leave some garbage that only a collection finds
+        self._timer = None  # it holds this object: a circle, which only the collector would free
         await self._bound.__aexit__(kind, error, trace)
 
     def _look(self, passes: int) -> None:
